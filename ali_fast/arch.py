@@ -1,0 +1,397 @@
+"""The networks as data: one row per layer, to be laid beside the paper's Appendix A.
+
+A table is a tuple of rows; `layout` gives each row its input and output shape, parameters and multiply-adds.
+Convolutions are "valid" (no padding). Dropout acts on a row's input, in the discriminator only.
+Standard library only: `ali-fast describe` runs without torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Activation = Literal["leaky_relu", "maxout", "sigmoid", "linear"]
+Bias = Literal["none", "tied", "untied"]
+DropoutSite = Literal["input", "before_maxout"]
+
+MAXOUT_PIECES = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One layer: [dropout] -> (transposed) convolution -> batch norm or bias -> activation."""
+
+    operation: Literal["conv", "transposed"]
+    kernel: int
+    stride: int
+    maps: int
+    """Feature maps of the convolution; maxout leaves maps / 2 channels."""
+    norm: bool = False
+    dropout: float = 0.0
+    dropout_site: DropoutSite = "input"
+    """"before_maxout" is where the authors' CIFAR-10 code drops in its third D(x) layer."""
+    activation: Activation = "leaky_relu"
+    bias: Bias = "none"
+    """"untied": one per channel and pixel."""
+
+    def __post_init__(self) -> None:
+        assert not (self.norm and self.bias != "none"), "batch norm has its own shift"
+        assert not (self.activation == "maxout" and self.maps % MAXOUT_PIECES)
+        assert self.dropout_site == "input" or self.activation == "maxout"
+        assert 0.0 <= self.dropout < 1.0
+
+    @property
+    def channels(self) -> int:
+        """Channels that leave the layer."""
+        return self.maps // MAXOUT_PIECES if self.activation == "maxout" else self.maps
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A row in its place: square maps, sizes in pixels."""
+
+    row: Row
+    in_channels: int
+    in_size: int
+    out_size: int
+
+    @property
+    def weights(self) -> int:
+        return self.in_channels * self.row.maps * self.row.kernel**2
+
+    @property
+    def parameters(self) -> int:
+        pixels = self.out_size**2 if self.row.bias == "untied" else 1
+        bias = self.row.maps * pixels if self.row.bias != "none" else 0
+        return self.weights + bias + (2 * self.row.maps if self.row.norm else 0)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of the convolution, for one image."""
+        size = self.in_size if self.row.operation == "transposed" else self.out_size
+        return self.weights * size**2
+
+
+Table = tuple[Row, ...]
+
+
+def layout(table: Table, channels: int, size: int) -> tuple[Layout, ...]:
+    """Place a table's rows on an input of `channels` maps of `size` x `size` pixels."""
+    placed = []
+    for row in table:
+        if row.operation == "transposed":
+            out = (size - 1) * row.stride + row.kernel
+        else:
+            assert size >= row.kernel, f"{row} does not fit on {size}x{size}"
+            out = (size - row.kernel) // row.stride + 1
+        placed.append(Layout(row, channels, size, out))
+        channels, size = row.channels, out
+    return tuple(placed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """Encoder, decoder and discriminator of one experiment."""
+
+    image_channels: int
+    image_size: int
+    """Pixels; smaller images are padded with zeros to it, on the device."""
+    z_dim: int
+    slope: float
+    """Of every leaky ReLU."""
+    encoder: Table
+    decoder: Table
+    discriminator_x: Table
+    discriminator_z: Table
+    discriminator_xz: Table
+    init_std: float = 0.01
+    """Weights ~ N(0, init_std^2); biases 0; batch norm's scale 1 and shift 0."""
+
+    def __post_init__(self) -> None:
+        places = self.layouts()
+        assert self.encoder[-1].maps == 2 * self.z_dim, "the encoder ends in mu and log_sigma"
+        assert places["encoder"][-1].out_size == places["discriminator_x"][-1].out_size == 1
+        last = places["decoder"][-1]
+        assert (last.row.maps, last.out_size) == (self.image_channels, self.image_size)
+        assert self.discriminator_xz[-1].maps == 1
+        assert not any(row.norm for row in self.discriminator_z + self.discriminator_xz), (
+            "the one-backward route needs a head that treats pairs independently"
+        )
+
+    @property
+    def joint_channels(self) -> int:
+        return self.discriminator_x[-1].channels + self.discriminator_z[-1].channels
+
+    @property
+    def pairs_independent(self) -> bool:
+        """Whether D's output for a pair depends on that pair alone (no batch norm in D)."""
+        return not any(row.norm for row in self.discriminator_x)
+
+    def layouts(self) -> dict[str, tuple[Layout, ...]]:
+        """Every table placed on its input, by the names of the fields."""
+        return {
+            "encoder": layout(self.encoder, self.image_channels, self.image_size),
+            "decoder": layout(self.decoder, self.z_dim, 1),
+            "discriminator_x": layout(self.discriminator_x, self.image_channels, self.image_size),
+            "discriminator_z": layout(self.discriminator_z, self.z_dim, 1),
+            "discriminator_xz": layout(self.discriminator_xz, self.joint_channels, 1),
+        }
+
+
+# --- how the tables below are written -------------------------------------------------------------
+
+
+def conv(kernel: int, stride: int, maps: int, **options) -> Row:
+    return Row(operation="conv", kernel=kernel, stride=stride, maps=maps, **options)
+
+
+def conv_bn(kernel: int, stride: int, maps: int, **options) -> Row:
+    return conv(kernel, stride, maps, norm=True, **options)
+
+
+def transposed_bn(kernel: int, stride: int, maps: int) -> Row:
+    return Row(operation="transposed", kernel=kernel, stride=stride, maps=maps, norm=True)
+
+
+def maxout(kernel: int, stride: int, maps: int, dropout: float, bias: Bias = "tied", **options) -> Row:
+    return conv(kernel, stride, maps, activation="maxout", dropout=dropout, bias=bias, **options)
+
+
+def codes(z_dim: int) -> Row:
+    """The encoder's last layer: mu and log_sigma."""
+    return conv(1, 1, 2 * z_dim, activation="linear", bias="tied")
+
+
+def image(channels: int) -> Row:
+    """The decoder's last layer: pixels in [0, 1]."""
+    return conv(1, 1, channels, activation="sigmoid", bias="untied")
+
+
+def logit(dropout: float) -> Row:
+    """The discriminator's last layer."""
+    return conv(1, 1, 1, activation="linear", bias="tied", dropout=dropout)
+
+
+# --- Appendix A -------------------------------------------------------------------------------------
+
+_CIFAR_ENCODER = (
+    conv_bn(5, 1, 32),
+    conv_bn(4, 2, 64),
+    conv_bn(4, 1, 128),
+    conv_bn(4, 2, 256),
+    conv_bn(4, 1, 512),
+    conv_bn(1, 1, 512),
+)
+_CIFAR_DECODER = (
+    transposed_bn(4, 1, 256),
+    transposed_bn(4, 2, 128),
+    transposed_bn(4, 1, 64),
+    transposed_bn(4, 2, 32),
+    transposed_bn(5, 1, 32),
+    conv_bn(1, 1, 32),
+)
+
+CIFAR10 = Architecture(
+    image_channels=3,
+    image_size=32,
+    z_dim=64,
+    slope=0.1,
+    encoder=(*_CIFAR_ENCODER, codes(64)),
+    decoder=(*_CIFAR_DECODER, image(3)),
+    discriminator_x=(
+        maxout(5, 1, 32, 0.2),
+        maxout(4, 2, 64, 0.5),
+        maxout(4, 1, 128, 0.5),
+        maxout(4, 2, 256, 0.5),
+        maxout(4, 1, 512, 0.5),
+    ),
+    discriminator_z=(
+        maxout(1, 1, 512, 0.2, bias="none"),
+        maxout(1, 1, 512, 0.5, bias="none"),
+    ),
+    discriminator_xz=(
+        maxout(1, 1, 1024, 0.5),
+        maxout(1, 1, 1024, 0.5),
+        logit(0.5),
+    ),
+)
+
+
+def _svhn(channels: int) -> Architecture:
+    return Architecture(
+        image_channels=channels,
+        image_size=32,
+        z_dim=256,
+        slope=0.01,
+        encoder=(*_CIFAR_ENCODER, codes(256)),
+        decoder=(*_CIFAR_DECODER, image(channels)),
+        discriminator_x=(
+            conv(5, 1, 32, dropout=0.2, bias="tied"),
+            conv_bn(4, 2, 64, dropout=0.2),
+            conv_bn(4, 1, 128, dropout=0.2),
+            conv_bn(4, 2, 256, dropout=0.2),
+            conv_bn(4, 1, 512, dropout=0.2),
+        ),
+        discriminator_z=(conv(1, 1, 512, dropout=0.2), conv(1, 1, 512, dropout=0.2)),
+        discriminator_xz=(
+            conv(1, 1, 1024, dropout=0.2, bias="tied"),
+            conv(1, 1, 1024, dropout=0.2, bias="tied"),
+            logit(0.2),
+        ),
+    )
+
+
+SVHN = _svhn(3)
+
+CELEBA = Architecture(
+    image_channels=3,
+    image_size=64,
+    z_dim=256,
+    slope=0.02,
+    encoder=(
+        conv_bn(2, 1, 64),
+        conv_bn(7, 2, 128),
+        conv_bn(5, 2, 256),
+        conv_bn(7, 2, 256),
+        conv_bn(4, 1, 512),
+        codes(256),
+    ),
+    decoder=(
+        transposed_bn(4, 1, 512),
+        transposed_bn(7, 2, 256),
+        transposed_bn(5, 2, 256),
+        transposed_bn(7, 2, 128),
+        transposed_bn(2, 1, 64),
+        image(3),
+    ),
+    # The table drops nothing in D(x) and normalizes its first layer; the code, followed here, does neither.
+    discriminator_x=(
+        conv(2, 1, 64, dropout=0.2, bias="tied"),
+        conv_bn(7, 2, 128, dropout=0.2),
+        conv_bn(5, 2, 256, dropout=0.2),
+        conv_bn(7, 2, 256, dropout=0.2),
+        conv_bn(4, 1, 512, dropout=0.2),
+    ),
+    discriminator_z=(conv(1, 1, 1024, dropout=0.2), conv(1, 1, 1024, dropout=0.2)),
+    discriminator_xz=(
+        conv(1, 1, 2048, dropout=0.2, bias="tied"),
+        conv(1, 1, 2048, dropout=0.2, bias="tied"),
+        logit(0.2),
+    ),
+)
+
+IMAGENET64 = Architecture(
+    image_channels=3,
+    image_size=64,
+    z_dim=256,
+    slope=0.01,
+    encoder=(
+        conv_bn(4, 2, 64),
+        conv_bn(4, 1, 64),
+        conv_bn(4, 2, 128),
+        conv_bn(4, 1, 128),
+        conv_bn(4, 2, 256),
+        conv_bn(4, 1, 256),
+        conv_bn(1, 1, 2048),
+        conv_bn(1, 1, 2048),
+        codes(256),
+    ),
+    decoder=(
+        conv_bn(1, 1, 2048),
+        conv_bn(1, 1, 256),
+        transposed_bn(4, 1, 256),
+        transposed_bn(4, 2, 128),
+        transposed_bn(4, 1, 128),
+        transposed_bn(4, 2, 64),
+        transposed_bn(4, 1, 64),
+        transposed_bn(4, 2, 64),
+        image(3),
+    ),
+    discriminator_x=(
+        conv(4, 2, 64, dropout=0.2, bias="tied"),
+        conv_bn(4, 1, 64, dropout=0.2),
+        conv_bn(4, 2, 128, dropout=0.2),
+        conv_bn(4, 1, 128, dropout=0.2),
+        conv_bn(4, 2, 256, dropout=0.2),
+        conv_bn(4, 1, 256, dropout=0.2),
+    ),
+    discriminator_z=(
+        conv(1, 1, 2048, dropout=0.2, bias="tied"),
+        conv(1, 1, 2048, dropout=0.2, bias="tied"),
+    ),
+    discriminator_xz=(
+        conv(1, 1, 4096, dropout=0.2, bias="tied"),
+        conv(1, 1, 4096, dropout=0.2, bias="tied"),
+        logit(0.2),
+    ),
+)
+
+# --- beside the paper's -------------------------------------------------------------------------------
+
+# The authors' code finds its dropout sites by a slice and so drops the inputs of conv 2, of maxout 3 and
+# of conv 5, and nothing at conv 3 and conv 4 of D(x).
+CIFAR10_CODE = Architecture(
+    image_channels=3,
+    image_size=32,
+    z_dim=64,
+    slope=0.1,
+    encoder=CIFAR10.encoder,
+    decoder=CIFAR10.decoder,
+    discriminator_x=(
+        maxout(5, 1, 32, 0.2),
+        maxout(4, 2, 64, 0.5),
+        maxout(4, 1, 128, 0.5, dropout_site="before_maxout"),
+        maxout(4, 2, 256, 0.0),
+        maxout(4, 1, 512, 0.5),
+    ),
+    discriminator_z=CIFAR10.discriminator_z,
+    discriminator_xz=CIFAR10.discriminator_xz,
+)
+
+FASHION_MNIST = _svhn(1)
+
+# A quarter of CIFAR-10's widths, a maxout D without batch norm: an epoch is minutes on a CPU.
+FASHION_MNIST_SMALL = Architecture(
+    image_channels=1,
+    image_size=32,
+    z_dim=64,
+    slope=0.1,
+    encoder=(
+        conv_bn(4, 2, 32),
+        conv_bn(4, 2, 64),
+        conv_bn(3, 1, 128),
+        conv_bn(4, 1, 256),
+        codes(64),
+    ),
+    decoder=(
+        transposed_bn(4, 1, 128),
+        transposed_bn(3, 1, 64),
+        transposed_bn(5, 2, 32),
+        transposed_bn(4, 2, 32),
+        image(1),
+    ),
+    discriminator_x=(
+        maxout(4, 2, 64, 0.2),
+        maxout(4, 2, 128, 0.2),
+        maxout(3, 1, 256, 0.2),
+        maxout(4, 1, 512, 0.2),
+    ),
+    discriminator_z=(maxout(1, 1, 256, 0.2), maxout(1, 1, 256, 0.2)),
+    discriminator_xz=(maxout(1, 1, 512, 0.2), maxout(1, 1, 512, 0.2), logit(0.2)),
+)
+
+DIGITS = Architecture(
+    image_channels=1,
+    image_size=8,
+    z_dim=16,
+    slope=0.1,
+    encoder=(conv_bn(3, 1, 64), conv_bn(4, 2, 128), conv_bn(2, 1, 128), codes(16)),
+    decoder=(transposed_bn(2, 1, 128), transposed_bn(4, 2, 128), transposed_bn(3, 1, 64), image(1)),
+    discriminator_x=(
+        maxout(3, 1, 128, 0.2),
+        maxout(4, 2, 128, 0.2),
+        maxout(2, 1, 128, 0.2),
+    ),
+    discriminator_z=(maxout(1, 1, 128, 0.2), maxout(1, 1, 128, 0.2)),
+    discriminator_xz=(maxout(1, 1, 256, 0.2), maxout(1, 1, 256, 0.2), logit(0.2)),
+)

@@ -1,0 +1,132 @@
+"""What a training run was asked to do: one frozen dataclass, from which the flags are made. Standard library only."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ali_fast import presets
+from ali_fast.errors import InputError
+
+FREE_ON_RESUME = frozenset(
+    {
+        "data_dir",
+        "run_dir",
+        "epochs",
+        "steps",
+        "minutes",
+        "tick_images",
+        "figure_ticks",
+        "checkpoint_ticks",
+        "keep",
+        "workers",
+    }
+)
+"""Fields that may differ when a run is resumed: its length, its cadence, and where things are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train ALI on a data set. The same command again resumes."""
+
+    dataset: str
+    """Data set to train on: digits, fashion-mnist, cifar10, svhn, celeba, imagenet64 or folder."""
+    preset: str | None = None
+    """Networks and hyperparameters; by default the data set's own."""
+    data_dir: Path = Path("data")
+    """Where the .beton files are (DATA_DIR/NAME/SPLIT.beton); prepared there if missing."""
+    run_dir: Path | None = None
+    """Where the run goes; by default runs/PRESET."""
+    seed: int = 0
+    """Of the weights, the noise and the order of the images."""
+    epochs: int | None = None
+    """Length in passes over the data; by default the preset's."""
+    steps: int | None = None
+    """Length in updates, instead of epochs."""
+    minutes: float | None = None
+    """Stop after so many minutes of this session's training, whatever the length."""
+    batch_size: int | None = None
+    """Images per update; by default the preset's."""
+    learning_rate: float | None = None
+    """Of both Adams; by default the preset's."""
+    amp: bool = False
+    """Mixed precision: bf16 where the device has it, else fp16 with loss scaling."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto takes CUDA if there is any."""
+    compile: bool = True
+    """Compile the whole step with torch.compile."""
+    kernels: str = "auto"
+    """auto, triton, inductor or eager, or per op: batch_norm=triton,maxout=inductor."""
+    workers: int = 1
+    """Threads that read the .beton file."""
+    tick_images: int | None = None
+    """Images between two lines of metrics; by default about fifty lines a run, at most one per 100,000 images."""
+    figure_ticks: int = 10
+    """Ticks between two sets of figures."""
+    checkpoint_ticks: int = 5
+    """Ticks between two checkpoints."""
+    keep: int = 3
+    """Newest checkpoints to keep."""
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.steps is not None:
+            raise InputError("--epochs and --steps both give the run's length: give one")
+        for name in ("epochs", "steps", "minutes", "batch_size", "learning_rate", "workers"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"--{name.replace('_', '-')} {value}: must be more than 0")
+        for name in ("tick_images", "figure_ticks", "checkpoint_ticks", "keep"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"--seed {self.seed}: must be from 0 to 2^63 - 1")
+
+    def resolved(self) -> TrainConfig:
+        """With every default that the preset gives filled in. Raises InputError for an unknown preset."""
+        preset = presets.resolve(self.dataset, self.preset)
+        return dataclasses.replace(
+            self,
+            preset=preset.name,
+            run_dir=self.run_dir or Path("runs") / preset.name,
+            epochs=self.epochs or (None if self.steps else preset.epochs),
+            batch_size=self.batch_size or preset.batch_size,
+            learning_rate=self.learning_rate or preset.learning_rate,
+        )
+
+
+def to_json(config: TrainConfig) -> str:
+    values = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
+    return json.dumps(values, indent=2) + "\n"
+
+
+def from_json(text: str) -> TrainConfig:
+    """Raises InputError for text that is not a configuration of this version."""
+    try:
+        values: Any = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"not a configuration: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError("not a configuration: a JSON object is expected")
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    if unknown := sorted(set(values) - fields):
+        raise InputError(f"configuration with unknown fields {', '.join(unknown)}: written by another version?")
+    for name in ("data_dir", "run_dir"):
+        if values.get(name) is not None:
+            values[name] = Path(values[name])
+    try:
+        return TrainConfig(**values)
+    except TypeError as error:
+        raise InputError(f"not a configuration: {error}") from error
+
+
+def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
+    """Fields that a resumed run may not change, as `name: old -> new`."""
+    return [
+        f"{field.name}: {getattr(old, field.name)} -> {getattr(new, field.name)}"
+        for field in dataclasses.fields(TrainConfig)
+        if field.name not in FREE_ON_RESUME and getattr(old, field.name) != getattr(new, field.name)
+    ]
