@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds FFCV 1.0.2 as ONE self-contained wheel and prints its path (alone, on stdout).
 #
-#   usage: [PYTHON=python3.12] data_prep/ffcv_wheel.sh
+#   usage: [PYTHON=python3.12] data_prep/ffcv_wheel.sh               build it, or find the one built before
+#          [PYTHON=python3.12] data_prep/ffcv_wheel.sh --packages    name the Debian packages that a build still lacks
 #
 # Why: PyPI has only an sdist, whose build asks for all of libopencv-dev (250 packages, 872 MB) although two OpenCV
 # libraries are used, and which does not import on Python 3.12 and later. The wheel made here links those two
@@ -9,30 +10,41 @@
 # OpenCV, a compiler or a system package. What differs from the sdist is written into its CHANGES.txt.
 #
 # The wheel is kept in ${XDG_CACHE_HOME:-~/.cache}/ali-fast, under a name that changes with this script.
-# Exit codes: 3 when system packages are missing (one line on stderr names them), 1 when the build fails.
 set -euo pipefail
 
 readonly VERSION=1.0.2 LOCAL=ali1   # the local label keeps it apart from PyPI's; "==1.0.2" accepts it
 readonly SDIST_SHA256=42766a487c8a659b543d070f24732c4b65aab8d96980f5792c63e91e55511f00
-readonly SYSTEM_PACKAGES="g++ python3-dev libopencv-core-dev libopencv-imgproc-dev libturbojpeg0-dev"
 python=${PYTHON:-python3}
 
 say() { echo "ffcv wheel: $*" >&2; }
 
 recipe=$(sha256sum "${BASH_SOURCE[0]}" | cut -c1-12)
 kept=${XDG_CACHE_HOME:-$HOME/.cache}/ali-fast/ffcv-$VERSION-$(uname -m)-$recipe
-find_kept() { find "$kept" -maxdepth 1 -name 'ffcv-*.whl' -print -quit 2>/dev/null; }
-if [ -n "$(find_kept)" ]; then find_kept; exit 0; fi
+find_kept() { find "$kept" -maxdepth 1 -name 'ffcv-*.whl' -print -quit 2>/dev/null || true; }
 
-# 1. What the build needs from the system
-include=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
+# 1. What is there already, and what the build needs from the system
+if [ -n "$(find_kept)" ]; then
+  [ "${1:-}" = --packages ] || find_kept
+  exit 0
+fi
+read -r include dev < <("$python" -c 'import sys, sysconfig
+print(sysconfig.get_path("include"), f"python{sys.version_info.major}.{sys.version_info.minor}-dev")')
 library=/usr/lib/$(gcc -print-multiarch 2>/dev/null || echo "$(uname -m)-linux-gnu")
-for needed in "$include/Python.h" /usr/include/turbojpeg.h "$library"/lib{opencv_core.a,opencv_imgproc.a,turbojpeg.so}; do
-  if ! command -v g++ >/dev/null || [ ! -e "$needed" ]; then
-    say "missing system packages (g++, or $needed): apt-get install --no-install-recommends $SYSTEM_PACKAGES"
-    exit 3
-  fi
-done
+missing=()
+need() { [ -e "$1" ] || missing+=("$2"); }
+need "$(command -v g++ || echo /nowhere)" g++
+need "$include/Python.h" "$dev"
+need "$library/libopencv_core.a" libopencv-core-dev
+need "$library/libopencv_imgproc.a" libopencv-imgproc-dev
+need "$library/libturbojpeg.so" libturbojpeg0-dev
+if [ "${1:-}" = --packages ]; then
+  echo "${missing[@]}"
+  exit 0
+fi
+if [ ${#missing[@]} -gt 0 ]; then
+  say "the build needs system packages: apt-get install --no-install-recommends ${missing[*]}"
+  exit 3
+fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
