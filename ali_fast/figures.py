@@ -1,0 +1,58 @@
+"""Grids of images, drawn with Pillow: the same numbers give the same bytes.
+
+Images are uint8 [N, H, W, C] arrays, C = 1 (gray) or 3 (RGB). Small images are enlarged by a whole factor, pixels
+kept square and sharp, so that an 8x8 digit can be read.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Images = npt.NDArray[np.uint8]
+
+TILE = 48  # pixels: smaller images are enlarged to at least this
+GAP = 2  # pixels between tiles
+GAP_SHADE = 128
+
+
+def grid(images: Images, columns: int) -> Images:
+    """Lay `images` [N, H, W, C] out row by row in `columns` columns; returns uint8 [height, width, C]."""
+    count, height, width, channels = images.shape
+    scale = max(1, -(-TILE // max(height, width)))
+    rows = -(-count // columns)
+    tall, wide = height * scale, width * scale
+    sheet = np.full(
+        (rows * (tall + GAP) + GAP, columns * (wide + GAP) + GAP, channels), GAP_SHADE, dtype=np.uint8
+    )
+    for i, image in enumerate(images):
+        top, left = GAP + (i // columns) * (tall + GAP), GAP + (i % columns) * (wide + GAP)
+        sheet[top : top + tall, left : left + wide] = image.repeat(scale, axis=0).repeat(scale, axis=1)
+    return sheet
+
+
+def reconstructions(originals: Images, reconstructed: Images, columns: int = 10) -> Images:
+    """The paper's layout: odd columns (the first, the third, ...) originals, each followed by its reconstruction."""
+    pairs = np.stack([originals, reconstructed], axis=1)
+    return grid(pairs.reshape(-1, *originals.shape[1:]), columns=columns // 2 * 2)
+
+
+def interpolations(first: Images, between: Images, last: Images) -> Images:
+    """A row per pair: the original `first` [N, ...], the decoded way [N, S, H, W, C], the original `last` [N, ...]."""
+    rows = np.concatenate([first[:, None], between, last[:, None]], axis=1)
+    return grid(rows.reshape(-1, *first.shape[1:]), columns=rows.shape[1])
+
+
+def write_png(sheet: Images, path: Path) -> None:
+    """Write `sheet` [height, width, C] whole or not at all."""
+    image = Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet)
+    part = path.with_suffix(path.suffix + ".part")
+    try:
+        image.save(part, format="PNG", optimize=True)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,112 @@
+"""The live line: on a terminal a bar and the last tick's numbers, elsewhere one plain line per tick."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from ali_fast.metrics import winner
+
+REDRAW_SECONDS = 0.25
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss, or m:ss below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def describe_tick(line: Mapping[str, Any]) -> str:
+    """A tick's numbers on one line."""
+    return (
+        f"L_d {line['loss_d']:.3f}  L_g {line['loss_g']:.3f}  D(x,z_hat) {line['d_data']:.2f}  "
+        f"D(x_tilde,z) {line['d_sample']:.2f}  sigma {line['sigma']:.3f}  rec {line['reconstruction_error']:.4f}  "
+        f"data wait {line['data_wait_share']:.0%}"
+    )
+
+
+class LiveLine:
+    """Progress towards `total_steps`, on `console`. Between ticks only the host's step count is drawn: no sync."""
+
+    def __init__(
+        self,
+        console: Console,
+        *,
+        total_steps: int,
+        steps_per_epoch: int,
+        start_step: int,
+        session_seconds: float | None = None,
+    ) -> None:
+        self._console = console
+        self._total_steps = total_steps
+        self._steps_per_epoch = steps_per_epoch
+        self._session_seconds = session_seconds
+        self._step = self._start_step = start_step
+        self._start = self._drawn = time.perf_counter()
+        self._timed = False
+        self._winner: str | None = None
+        self._tick = ""
+        self._live: Live | None = None
+        if console.is_terminal:
+            self._live = Live(self._render(), console=console, auto_refresh=False, transient=True)
+            self._live.start()
+
+    def advance(self, step: int) -> None:
+        """`step` updates have been issued."""
+        self._step = step
+        now = time.perf_counter()
+        if not self._timed:  # the first step compiles: no measure of the rest
+            self._timed, self._start, self._start_step = True, now, step
+        if self._live is not None and now - self._drawn >= REDRAW_SECONDS:
+            self._drawn = now
+            self._live.update(self._render(), refresh=True)
+
+    def tick(self, line: Mapping[str, Any]) -> None:
+        """A tick is done: `line` is what `metrics.jsonl` got."""
+        speed = f"{line['images_per_second']:,.0f} images/s"
+        self._tick = f"{speed}  {describe_tick(line)}"
+        self._step = line["step"]
+        if self._live is None:
+            self.say(f"{self._position()}  {self._tick}")
+        else:
+            self._live.update(self._render(), refresh=True)
+        if (player := winner(line["d_data"], line["d_sample"])) not in (None, self._winner):
+            self.say(
+                f"warning: the {player} has won at step {line['step']}: mean D(x, z_hat) {line['d_data']:.3f}, "
+                f"mean D(x_tilde, z) {line['d_sample']:.3f}; little is learned from here on"
+            )
+        self._winner = player
+
+    def say(self, message: str) -> None:
+        """A line of its own, above the live one."""
+        self._console.print(Text(message), soft_wrap=True)
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def _position(self) -> str:
+        epochs = self._total_steps / self._steps_per_epoch
+        done, spent = self._step - self._start_step, time.perf_counter() - self._start
+        left = (self._total_steps - self._step) * spent / done if done else None
+        if left is not None and self._session_seconds is not None:
+            left = min(left, max(0.0, self._session_seconds - spent))
+        return (
+            f"epoch {self._step / self._steps_per_epoch:.1f}/{epochs:.1f}  step {self._step}/{self._total_steps}  "
+            f"{'starting' if left is None else f'{clock(left)} left'}"
+        )
+
+    def _render(self) -> Group:
+        share = self._step / max(1, self._total_steps)
+        width = max(10, min(40, self._console.width - 60))
+        bar = "━" * round(share * width)
+        return Group(
+            Text.assemble((bar, "green"), ("━" * (width - len(bar)), "dim"), " ", self._position()),
+            Text(self._tick, overflow="ellipsis", no_wrap=False),
+        )

@@ -1,0 +1,92 @@
+"""What a run says about itself, once per tick: a JSON line, TensorBoard's scalars, and the live line.
+
+A tick is a span of training of a fixed number of images; its values are means over it, added up on the device.
+Every tick stands once in `metrics.jsonl`, also when the run was stopped and resumed: a resumed run first drops the
+lines after its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+WON_HIGH, WON_LOW = 0.99, 0.01  # mean D beyond which the game is over
+
+
+def winner(d_data: float, d_sample: float) -> str | None:
+    """Which player a tick shows to have won, from mean D(x, z_hat) and mean D(x_tilde, z); None while they compete."""
+    if d_data > WON_HIGH and d_sample < WON_LOW:
+        return "discriminator"
+    if d_data < WON_LOW and d_sample > WON_HIGH:
+        return "generator"
+    return None
+
+
+class MetricsFile:
+    """`metrics.jsonl`, one line per tick with at least "step", appended and synced so that a kill loses no tick.
+
+    On opening, lines after `step` (the checkpoint's) and a half-written last line are cut off.
+    """
+
+    def __init__(self, path: Path, *, step: int) -> None:
+        _cut_after(path, step)
+        self._file = open(path, "ab")  # noqa: SIM115  closed by `close`
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Write one tick. Values that are not finite become null: JSON has no NaN."""
+        clean = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in line.items()}
+        self._file.write(json.dumps(clean, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _cut_after(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    end = 0
+    for raw in path.read_bytes().splitlines(keepends=True):
+        try:
+            keep = raw.endswith(b"\n") and json.loads(raw)["step"] <= step
+        except (ValueError, KeyError, TypeError):  # damaged: what follows it cannot be trusted either
+            keep = False
+        if not keep:
+            break
+        end += len(raw)
+    os.truncate(path, end)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The ticks of a `metrics.jsonl`, oldest first; a half-written last line is left out."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    return [json.loads(raw) for raw in lines if raw.endswith(b"\n")]
+
+
+class TensorBoard:
+    """The same numbers and the figures as TensorBoard events under `directory`, by step.
+
+    `step` is the checkpoint's: TensorBoard is told to drop what an earlier, killed process wrote after it.
+    """
+
+    def __init__(self, directory: Path, *, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # a second to import
+
+        self._writer = SummaryWriter(str(directory), purge_step=step + 1 if step else None)
+
+    def add_tick(self, line: Mapping[str, Any]) -> None:
+        for name, value in line.items():
+            if isinstance(value, float):
+                self._writer.add_scalar(name, value, line["step"])
+
+    def add_figure(self, name: str, image: Any, step: int) -> None:
+        """`image`: uint8 [H, W, C]."""
+        self._writer.add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        self._writer.close()
