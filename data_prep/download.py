@@ -1,0 +1,200 @@
+"""Published files: where they are, how large, by which digest known; fetched, resumed, checked, never waited for ever.
+
+A download goes to NAME.part and takes its name only when its size and sha256 are the published ones. Interrupted, it
+goes on where it stopped. Connecting, headers and name lookup get CONNECT_S seconds together, the data must flow at
+LEAST_RATE bytes a second on average over STALL_S seconds, and a failure that may pass is tried ATTEMPTS times.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import http.client
+import os
+import queue
+import shutil
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from tqdm import tqdm
+
+from ali_fast.errors import InputError
+
+CONNECT_S, STALL_S, LEAST_RATE, ATTEMPTS = 30.0, 30.0, 1024, 5
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file as its publisher offers it: name, size in bytes, sha256, and its address if it has a public one."""
+
+    name: str
+    size: int
+    sha256: str
+    url: str = ""
+
+
+class _PassingError(Exception):
+    """A failure that may pass: worth another attempt from where it stopped."""
+
+
+def obtain(file: Published, source: Path | None, downloads: Path) -> Path:
+    """The checked file: found at `source` (the file itself or a folder holding it), else downloaded.
+
+    Raises InputError if it is not there, cannot be downloaded, or is not what was published.
+    """
+    if source is None:
+        return fetch(file, downloads)
+    path = source / file.name if source.is_dir() else source
+    if not path.is_file():
+        raise InputError(f"--source {source}: no {file.name} there" + ("" if source.exists() else " (no such path)"))
+    verify(file, path)
+    return path
+
+
+def verify(file: Published, path: Path) -> None:
+    """InputError unless `path` has the published size and sha256."""
+    size = path.stat().st_size
+    if size != file.size:
+        raise InputError(f"{path}: {size} bytes, the published {file.name} has {file.size}: another file, or cut short")
+    digest = sha256(path)
+    if digest != file.sha256:
+        raise InputError(f"{path}: damaged: sha256 {digest}, the published {file.name} has {file.sha256}")
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch(file: Published, folder: Path) -> Path:
+    """Download into `folder`, or take what an earlier call left there. Raises InputError with the way out."""
+    target, part = folder / file.name, folder / (file.name + ".part")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            try:
+                verify(file, target)
+                return target
+            except InputError as error:
+                print(f"{error}; downloading it again", file=sys.stderr)
+                target.unlink()
+        with part.open("ab") as out:
+            try:
+                fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise InputError(f"{part}: another process is downloading it; wait for it to end") from None
+            resumed = out.tell() > 0
+            _complete(file, out)
+            try:
+                verify(file, part)
+            except InputError:
+                out.truncate(out.seek(0))  # wrong bytes are nothing to go on from
+                if not resumed:
+                    raise
+                _complete(file, out)
+                verify(file, part)
+            os.fsync(out.fileno())
+            part.rename(target)
+    except OSError as error:
+        raise InputError(f"cannot write {part}: {error.strerror or error}") from None
+    return target
+
+
+def _complete(file: Published, out: BinaryIO) -> None:
+    """Append to `out` until it has the published size, all of it on its way to the disk."""
+    if out.tell() > file.size:
+        out.truncate(out.seek(0))
+    missing, free = file.size - out.tell(), shutil.disk_usage(out.name).free
+    if missing > free:
+        raise InputError(f"{out.name}: {missing >> 20} MiB more are needed, {free >> 20} MiB are free on that disk")
+    print(f"downloading {file.url} ({file.size / 1e6:.0f} MB)", file=sys.stderr)
+    with tqdm(total=file.size, initial=out.tell(), unit="B", unit_scale=True, desc=file.name, disable=None) as bar:
+        for attempt in range(ATTEMPTS):
+            try:
+                while out.tell() < file.size:
+                    _transfer(file, out, bar)
+                out.flush()
+                return
+            except _PassingError as failure:
+                reason = failure
+                if attempt + 1 < ATTEMPTS:
+                    time.sleep(2**attempt)
+    raise _no_way(file, f"{reason} ({ATTEMPTS} attempts)")
+
+
+def _transfer(file: Published, out: BinaryIO, bar: tqdm) -> None:
+    """One request: from where `out` ends to the end of the file, or to a failure."""
+    start = out.tell()
+    with _connect(file, start) as response:
+        if response.status == 200 and start:  # the server knows no ranges
+            out.truncate(out.seek(0))
+            bar.reset()
+            start = 0
+        headers = response.headers
+        total = headers.get("Content-Range", "").rpartition("/")[2] if start else headers.get("Content-Length", "")
+        if total.isdigit() and int(total) != file.size:
+            raise _no_way(file, f"it now has {total} bytes, the published {file.name} had {file.size}")
+        window_at, window_bytes = time.monotonic(), 0
+        while out.tell() < file.size:
+            try:
+                data = response.read1(CHUNK)
+            except (OSError, http.client.HTTPException) as error:
+                raise _PassingError(str(error) or type(error).__name__) from None
+            if not data:
+                raise _PassingError(f"the connection closed after {out.tell()} of {file.size} bytes")
+            out.write(data[: file.size - out.tell()])
+            bar.update(len(data))
+            window_bytes += len(data)
+            if (elapsed := time.monotonic() - window_at) > STALL_S:
+                if window_bytes < LEAST_RATE * elapsed:
+                    raise _PassingError(f"{window_bytes} bytes in {elapsed:.0f} s")
+                window_at, window_bytes = time.monotonic(), 0
+
+
+def _connect(file: Published, start: int) -> http.client.HTTPResponse:
+    """The open response to a request for the bytes from `start`, within CONNECT_S.
+
+    In a thread of its own: no timeout of urllib covers looking a name up, or headers that trickle.
+    """
+    request = urllib.request.Request(file.url, headers={"User-Agent": "ali-fast"})
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+    answers: queue.Queue = queue.Queue()
+
+    def ask() -> None:
+        try:
+            answers.put(urllib.request.urlopen(request, timeout=min(CONNECT_S, STALL_S)))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=CONNECT_S)
+    except queue.Empty:
+        raise _PassingError(f"no answer within {CONNECT_S:.0f} s") from None
+    if isinstance(answer, urllib.error.HTTPError):
+        if answer.code >= 500 or answer.code == 429:
+            raise _PassingError(f"the server says {answer.code} {answer.reason}")
+        raise _no_way(file, f"the server says {answer.code} {answer.reason}")
+    if isinstance(answer, urllib.error.URLError):  # no name server, no route, refused: trying again changes nothing
+        raise _no_way(file, f"no connection: {getattr(answer.reason, 'strerror', None) or answer.reason}")
+    if isinstance(answer, Exception):
+        raise _PassingError(str(answer) or type(answer).__name__)
+    given = answer.headers.get("Content-Range", "")
+    if start and answer.status == 206 and not given.startswith(f"bytes {start}-"):
+        answer.close()
+        raise _no_way(file, f"asked for what follows byte {start}, the server answered {given!r}")
+    return answer
+
+
+def _no_way(file: Published, reason: str) -> InputError:
+    return InputError(
+        f"cannot download {file.url}: {reason}; get {file.name} another way and give its path with --source"
+    )
