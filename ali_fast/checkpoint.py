@@ -1,8 +1,9 @@
 """Checkpoints: written whole or not at all, the newest N kept, a damaged one never taken.
 
-A checkpoint is `step-00001234.pt`, a `torch.save` zip of tensors, numbers, strings and containers of them, so
-`torch.load(path, weights_only=True)` reads it anywhere; `latest.pt` is a link to the newest. torch's own reader does
-not look at the zip's CRC-32 sums, so a flipped bit would come back as a weight: `read` checks every sum first.
+A checkpoint is `step-00001234.pt`, a `torch.save` zip of tensors, numbers, strings and containers of them,
+so `torch.load(path, weights_only=True)` reads it anywhere; `latest.pt` is a link to the newest. torch's own
+reader does not look at the zip's CRC-32 sums, so a flipped bit would come back as a weight: `read` checks
+every sum first.
 """
 
 from __future__ import annotations
@@ -26,22 +27,21 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAME = re.compile(r"step-(\d{8,})\.pt")
 
 
-class DamagedCheckpoint(Exception):
+class DamagedCheckpointError(Exception):
     """The file is cut, altered or no checkpoint of ours."""
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
     """The checkpoints in `directory`, newest first; `.part` files and others are not among them."""
-    found = [
-        (int(match[1]), path) for path in directory.glob("step-*.pt") if (match := _NAME.fullmatch(path.name))
-    ]
+    found = [(int(match[1]), path) for path in directory.glob("step-*.pt") if (match := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(found, reverse=True)]
 
 
 def save(directory: Path, step: int, state: Mapping[str, Any], *, keep: int) -> Path:
-    """Write `state` as the checkpoint of `step`, point `latest.pt` at it, and delete all but the newest `keep`.
+    """Write `state` as the checkpoint of `step`, point `latest.pt` at it, delete all but the newest `keep`.
 
-    Killed at any moment, this leaves the previous checkpoints whole and no half file under a checkpoint's name.
+    Killed at any moment, this leaves the previous checkpoints whole and no half file under a checkpoint's
+    name.
     Raises InputError when the disk is full: the previous checkpoints are still there.
     """
     path = directory / f"step-{step:08d}.pt"
@@ -59,10 +59,11 @@ def save(directory: Path, step: int, state: Mapping[str, Any], *, keep: int) -> 
             part.unlink(missing_ok=True)
         if error.errno not in NO_SPACE:
             raise
-        kept = next(iter(list_checkpoints(directory)), None)
+        kept = list_checkpoints(directory)[:1]
+        good = f"{kept[0].name} is the last good one" if kept else "none was written yet"
         raise InputError(
-            f"no space left to write the checkpoint of step {step} in {directory}: "
-            f"{f'{kept.name} is the last good one' if kept else 'none was written yet'}; free some space and run the same command"
+            f"no space left to write the checkpoint of step {step} in {directory}: {good}; "
+            f"free some space and run the same command"
         ) from error
     _prune(directory, step, keep)
     return path
@@ -87,9 +88,7 @@ def _prune(directory: Path, step: int, keep: int) -> None:
     kept = 0
     for path in list_checkpoints(directory):
         later = int(_NAME.fullmatch(path.name)[1]) > step  # type: ignore[index]
-        kept += (
-            not later
-        )  # a later one is a damaged one that this run fell back from: not one of the newest `keep`
+        kept += not later  # a later one is a damaged one that this run fell back from: not one of the newest `keep`
         if later or kept > keep:
             path.unlink(missing_ok=True)
     for stale in directory.glob("step-*.part"):  # left by a killed run
@@ -97,21 +96,24 @@ def _prune(directory: Path, step: int, keep: int) -> None:
 
 
 def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The state in the checkpoint at `path`, tensors on `device`. Raises DamagedCheckpoint, or OSError if unreadable."""
+    """The state in the checkpoint at `path`, tensors on `device`.
+
+    Raises DamagedCheckpointError, OSError if the file cannot be read, InputError for another format's.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
         if broken is not None:
-            raise DamagedCheckpoint(f"the checksum of {broken} is wrong")
+            raise DamagedCheckpointError(f"the checksum of {broken} is wrong")
         state = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, DamagedCheckpoint):
+    except (OSError, DamagedCheckpointError):
         raise
     except Exception as error:  # zipfile and torch raise many types on damaged bytes, none of them documented
-        raise DamagedCheckpoint(
+        raise DamagedCheckpointError(
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         ) from error
     if not isinstance(state, dict) or "format" not in state:
-        raise DamagedCheckpoint("it is no checkpoint of ali-fast")
+        raise DamagedCheckpointError("it is no checkpoint of ali-fast")
     if state["format"] != FORMAT:
         raise InputError(
             f"{path} has checkpoint format {state['format']}; this version of ali-fast reads format {FORMAT}"
@@ -124,14 +126,14 @@ def read_newest(
 ) -> tuple[Path, dict[str, Any]] | None:
     """The newest undamaged checkpoint and its path, or None where there is none at all.
 
-    One `warn` line per damaged file passed over. Raises InputError when there are checkpoints and all are damaged:
-    starting again from nothing is not ours to decide.
+    One `warn` line per damaged file passed over. Raises InputError when there are checkpoints and all are
+    damaged: starting again from nothing is not ours to decide.
     """
     paths = list_checkpoints(directory)
     for path in paths:
         try:
             state = read(path, device)
-        except (DamagedCheckpoint, OSError) as error:
+        except (DamagedCheckpointError, OSError) as error:
             warn(f"{path} is damaged ({error}): trying the one before it")
         else:
             return path, state
@@ -144,7 +146,7 @@ def read_newest(
 
 
 def check_same_network(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: Path) -> None:
-    """Raise InputError, naming what differs, unless `found` (read from `source`) fits a network with state `expected`."""
+    """Raise InputError, naming the differences, unless `found` of `source` fits `expected`'s network."""
     differences = [f"it has no {name}" for name in expected if name not in found]
     differences += [f"it has {name}, which this network lacks" for name in found if name not in expected]
     differences += [

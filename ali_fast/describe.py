@@ -39,9 +39,7 @@ def describe(preset: Preset) -> dict[str, Any]:
     layouts = architecture.layouts()
     networks = {}
     for network, tables in NETWORKS.items():
-        layers = [
-            {"table": table, **_layer(place, architecture)} for table in tables for place in layouts[table]
-        ]
+        layers = [{"table": table, **_layer(place, architecture)} for table in tables for place in layouts[table]]
         networks[network] = {
             "parameters": sum(layer["parameters"] for layer in layers),
             "multiply_adds": sum(layer["multiply_adds"] for layer in layers),
@@ -126,7 +124,7 @@ def _cells(layer: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    """Columns to one width: words to the left, the last two, numbers, to the right. A table's title spans them all."""
+    """Columns to one width: words left, numbers (the last two) right. A table's title spans them all."""
     full = [row for row in rows if any(row[1:])]
     widths = [max(len(row[i]) for row in full) for i in range(len(_HEADER))]
     lines = []

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, device, compiler, threads, commit. Saved beside every run, printed by `doctor`."""
+"""What a run ran on: versions, device, compiler, threads, commit. Saved with a run, printed by `doctor`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ PACKAGES = ("ali-fast", "torch", "triton", "numpy", "ffcv", "numba", "pillow", "
 
 
 def collect() -> dict[str, Any]:
-    """Facts as plain JSON values; what cannot be found out is None. No path of the machine but the compiler's."""
+    """Facts as plain JSON values; what cannot be found out is None."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -1,7 +1,7 @@
 """Grids of images, drawn with Pillow: the same numbers give the same bytes.
 
-Images are uint8 [N, H, W, C] arrays, C = 1 (gray) or 3 (RGB). Small images are enlarged by a whole factor, pixels
-kept square and sharp, so that an 8x8 digit can be read.
+Images are uint8 [N, H, W, C] arrays, C = 1 (gray) or 3 (RGB). Small images are enlarged by a whole factor,
+pixels kept square and sharp, so that an 8x8 digit can be read.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ def grid(images: Images, columns: int) -> Images:
     scale = max(1, -(-TILE // max(height, width)))
     rows = -(-count // columns)
     tall, wide = height * scale, width * scale
-    sheet = np.full(
-        (rows * (tall + GAP) + GAP, columns * (wide + GAP) + GAP, channels), GAP_SHADE, dtype=np.uint8
-    )
+    sheet = np.full((rows * (tall + GAP) + GAP, columns * (wide + GAP) + GAP, channels), GAP_SHADE, dtype=np.uint8)
     for i, image in enumerate(images):
         top, left = GAP + (i // columns) * (tall + GAP), GAP + (i % columns) * (wide + GAP)
         sheet[top : top + tall, left : left + wide] = image.repeat(scale, axis=0).repeat(scale, axis=1)
@@ -36,13 +34,14 @@ def grid(images: Images, columns: int) -> Images:
 
 
 def reconstructions(originals: Images, reconstructed: Images, columns: int = 10) -> Images:
-    """The paper's layout: odd columns (the first, the third, ...) originals, each followed by its reconstruction."""
+    """The paper's layout: originals in odd columns (the first, ...), each followed by its reconstruction."""
     pairs = np.stack([originals, reconstructed], axis=1)
     return grid(pairs.reshape(-1, *originals.shape[1:]), columns=columns // 2 * 2)
 
 
 def interpolations(first: Images, between: Images, last: Images) -> Images:
-    """A row per pair: the original `first` [N, ...], the decoded way [N, S, H, W, C], the original `last` [N, ...]."""
+    """A row per pair: its originals `first` and `last` [N, H, W, C] at the ends, the decoded way
+    `between` [N, S, H, W, C] in the middle."""
     rows = np.concatenate([first[:, None], between, last[:, None]], axis=1)
     return grid(rows.reshape(-1, *first.shape[1:]), columns=rows.shape[1])
 

@@ -25,14 +25,14 @@ def clock(seconds: float) -> str:
 def describe_tick(line: Mapping[str, Any]) -> str:
     """A tick's numbers on one line."""
     return (
-        f"L_d {line['loss_d']:.3f}  L_g {line['loss_g']:.3f}  D(x,z_hat) {line['d_data']:.2f}  "
-        f"D(x_tilde,z) {line['d_sample']:.2f}  sigma {line['sigma']:.3f}  rec {line['reconstruction_error']:.4f}  "
-        f"data wait {line['data_wait_share']:.0%}"
+        f"L_d {line['loss_d']:.3f}  L_g {line['loss_g']:.3f}  D(x,z_hat) {line['score_data']:.2f}  "
+        f"D(x_tilde,z) {line['score_sample']:.2f}  sigma {line['sigma']:.3f}  "
+        f"rec {line['reconstruction_error']:.4f}  data wait {line['data_wait_share']:.0%}"
     )
 
 
 class LiveLine:
-    """Progress towards `total_steps`, on `console`. Between ticks only the host's step count is drawn: no sync."""
+    """Progress towards `total_steps`. Between ticks only the host's step count is drawn: no sync."""
 
     def __init__(
         self,
@@ -76,10 +76,10 @@ class LiveLine:
             self.say(f"{self._position()}  {self._tick}")
         else:
             self._live.update(self._render(), refresh=True)
-        if (player := winner(line["d_data"], line["d_sample"])) not in (None, self._winner):
+        if (player := winner(line["score_data"], line["score_sample"])) not in (None, self._winner):
             self.say(
-                f"warning: the {player} has won at step {line['step']}: mean D(x, z_hat) {line['d_data']:.3f}, "
-                f"mean D(x_tilde, z) {line['d_sample']:.3f}; little is learned from here on"
+                f"warning: the {player} has won at step {line['step']}: little is learned from here on "
+                f"(mean D(x, z_hat) {line['score_data']:.3f}, mean D(x_tilde, z) {line['score_sample']:.3f})"
             )
         self._winner = player
 
@@ -98,7 +98,8 @@ class LiveLine:
         if left is not None and self._session_seconds is not None:
             left = min(left, max(0.0, self._session_seconds - spent))
         return (
-            f"epoch {self._step / self._steps_per_epoch:.1f}/{epochs:.1f}  step {self._step}/{self._total_steps}  "
+            f"epoch {self._step / self._steps_per_epoch:.1f}/{epochs:.1f}  "
+            f"step {self._step}/{self._total_steps}  "
             f"{'starting' if left is None else f'{clock(left)} left'}"
         )
 

@@ -1,8 +1,8 @@
 """What a run says about itself, once per tick: a JSON line, TensorBoard's scalars, and the live line.
 
-A tick is a span of training of a fixed number of images; its values are means over it, added up on the device.
-Every tick stands once in `metrics.jsonl`, also when the run was stopped and resumed: a resumed run first drops the
-lines after its checkpoint.
+A tick is a span of training of a fixed number of images; its values are means over it, added up on the
+device. Every tick stands once in `metrics.jsonl`, also when the run was stopped and resumed: a resumed run
+first drops the lines after its checkpoint.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any
 WON_HIGH, WON_LOW = 0.99, 0.01  # mean D beyond which the game is over
 
 
-def winner(d_data: float, d_sample: float) -> str | None:
-    """Which player a tick shows to have won, from mean D(x, z_hat) and mean D(x_tilde, z); None while they compete."""
-    if d_data > WON_HIGH and d_sample < WON_LOW:
+def winner(score_data: float, score_sample: float) -> str | None:
+    """The player that mean D(x, z_hat) and mean D(x_tilde, z) show to have won; None while they compete."""
+    if score_data > WON_HIGH and score_sample < WON_LOW:
         return "discriminator"
-    if d_data < WON_LOW and d_sample > WON_HIGH:
+    if score_data < WON_LOW and score_sample > WON_HIGH:
         return "generator"
     return None
 
 
 class MetricsFile:
-    """`metrics.jsonl`, one line per tick with at least "step", appended and synced so that a kill loses no tick.
+    """`metrics.jsonl`: one line per tick, with at least "step", appended and synced: a kill loses no tick.
 
     On opening, lines after `step` (the checkpoint's) and a half-written last line are cut off.
     """

@@ -1,0 +1,84 @@
+"""`ali_fast.load`: a run directory, or its export, as a tool."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ali_fast import checkpoint, decide, kernels, presets
+from ali_fast.errors import InputError
+from ali_fast.inference import Inference
+from ali_fast.model import ALI
+from ali_fast.run_directory import RunDirectory, write_text
+
+EXPORTED = ("encoder", "decoder", "discriminator")
+
+
+def load(run: str | Path, *, device: str = "auto") -> Inference:
+    """The model of the newest undamaged checkpoint of `run`, or of an export directory.
+
+    device: auto, cpu or cuda. Raises InputError where there is no run, no checkpoint, or another network's.
+    """
+    path = Path(run)
+    where = decide.device(device).device
+    if (path / "decoder.safetensors").exists():
+        preset, image_shape, weights = _read_export(path)
+        source = path
+    else:
+        directory = RunDirectory(path)
+        config = directory.read_config()
+        preset = presets.resolve(config.dataset, config.preset)
+        source, state = newest_checkpoint(directory)
+        weights, image_shape = state["step"]["model"], state["conditions"]["image_shape"]
+    model = ALI(preset.architecture, kernels.resolve("auto", decide.device_class(where)))
+    checkpoint.check_same_network(weights, model.state_dict(), source)
+    model.load_state_dict(weights)
+    return Inference(model.to(where).eval(), tuple(image_shape))
+
+
+def newest_checkpoint(directory: RunDirectory) -> tuple[Path, dict[str, Any]]:
+    """Raises InputError where there is none."""
+    found = checkpoint.read_newest(directory.checkpoints, warn=lambda line: print(line, file=sys.stderr))
+    if found is None:
+        raise InputError(f"{directory.path} has no checkpoint yet: train first")
+    return found
+
+
+def export(run: str | Path) -> Path:
+    """Write the newest checkpoint's networks as RUN/export/NETWORK.safetensors and config.json; returns the directory.
+
+    Equal weights give equal bytes: no dates, paths or steps inside. Raises InputError as `load`.
+    """
+    from safetensors.torch import save_file
+
+    directory = RunDirectory(Path(run))
+    config = directory.read_config()
+    inference = load(run, device="cpu")
+    directory.export.mkdir(exist_ok=True)
+    for name in EXPORTED:
+        weights = {key: t.contiguous() for key, t in getattr(inference.model, name).state_dict().items()}
+        part = directory.export / f"{name}.safetensors.part"
+        save_file(weights, part)
+        part.replace(part.with_suffix(""))
+    values = {"dataset": config.dataset, "preset": config.preset, "image_shape": list(inference.image_shape)}
+    write_text(directory.export / "config.json", json.dumps(values, indent=2) + "\n")
+    return directory.export
+
+
+def _read_export(path: Path) -> tuple[presets.Preset, list[int], dict[str, torch.Tensor]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        values = json.loads((path / "config.json").read_text())
+        preset, image_shape = presets.resolve(values["dataset"], values["preset"]), values["image_shape"]
+        weights = {f"{n}.{k}": t for n in EXPORTED for k, t in load_file(path / f"{n}.safetensors").items()}
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise InputError(f"{path} is no whole export: {error}; export the run again") from error
+    return preset, image_shape, weights

@@ -1,0 +1,76 @@
+"""`ali-fast`: the subcommands of `commands`, and how they end.
+
+Exit codes: 0 done; 1 the training diverged; 2 the user's mistake, said on one line of stderr; 130 and 143 stopped by
+SIGINT or SIGTERM, after saving.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from typing import Annotated, Any
+
+import tyro
+
+import ali_fast
+from ali_fast import commands
+from ali_fast.errors import DivergedError, InputError, Interrupted
+
+COMMANDS = {
+    "prepare": commands.Prepare,
+    "train": commands.Train,
+    "describe": commands.Describe,
+    "sample": commands.Sample,
+    "reconstruct": commands.Reconstruct,
+    "interpolate": commands.Interpolate,
+    "encode": commands.Encode,
+    "export": commands.Export,
+    "doctor": commands.Doctor,
+}
+USERS_ERRNO = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one subcommand; returns the exit code."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        parse(arguments).run()
+    except InputError as error:
+        return _fail(str(error), 2)
+    except BrokenPipeError:  # the reader of our output, head or less, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in USERS_ERRNO:
+            raise
+        return _fail(f"{error.strerror}{f': {error.filename}' if error.filename else ''}", 2)
+    except DivergedError as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("stopped by SIGINT", 130)
+    except Interrupted as error:
+        return _fail(str(error), error.exit_code)
+    return 0
+
+
+def parse(arguments: list[str] | None = None) -> Any:
+    """The subcommand as its dataclass. Exits, as tyro does, on `--help` and on flags that are not there."""
+    choices: Any = None
+    for name, command in COMMANDS.items():
+        choice = Annotated[command, tyro.conf.subcommand(name=name, prefix_name=False)]  # type: ignore[valid-type]
+        choices = choice if choices is None else choices | choice
+    title = (ali_fast.__doc__ or "").splitlines()[0]
+    return tyro.cli(choices, prog="ali-fast", description=title, args=arguments, config=(tyro.conf.DisallowNone,))
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"ali-fast: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _terminated(signum: int, _frame: object) -> None:
+    raise Interrupted(signum)

@@ -1,0 +1,156 @@
+"""What a training run writes: ticks, figures and checkpoints, always in this order.
+
+The order is what makes a run resumable at any moment: a checkpoint of a step is written only after the tick of that
+step, and a tick after the newest checkpoint is dropped and written again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ali_fast import checkpoint, figures
+from ali_fast.errors import DivergedError
+from ali_fast.inference import Inference
+from ali_fast.live import LiveLine
+from ali_fast.metrics import MetricsFile, TensorBoard, winner
+from ali_fast.run_directory import RunDirectory
+from ali_fast.step import Step
+
+SAVE_SECONDS = 600.0  # a checkpoint at least this often, however long a tick takes
+SAMPLES = 100
+PAIRS, BETWEEN = 10, 8  # interpolations: rows, and decoded images in each
+FIXED_IMAGES = 100  # validation images whose reconstruction is followed
+SHOWN = 50  # of these, drawn
+
+
+class Speed:
+    """Images per second and the share of time spent waiting for data, since `restart`."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.restart(0)
+
+    def restart(self, step: int) -> None:
+        self.first, self.start, self.waited = step, time.perf_counter(), 0.0
+
+    def measure(self, step: int) -> dict[str, float]:
+        seconds, steps = time.perf_counter() - self.start, step - self.first
+        return {
+            "images_per_second": steps * self.batch_size / seconds,
+            "step_ms": seconds / steps * 1e3 if steps else float("nan"),
+            "data_wait_share": self.waited / seconds,
+        }
+
+
+class Recorder:
+    """Writes into `run`. `conditions` go into every checkpoint; `valid` is uint8 [N, H, W, C], fixed."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        step: Step,
+        *,
+        conditions: Mapping[str, Any],
+        valid: torch.Tensor,
+        batch_size: int,
+        steps_per_epoch: int,
+        keep: int,
+        seconds_before: float,
+        live: LiveLine,
+    ) -> None:
+        self.run, self.step, self.live = run, step, live
+        self.conditions, self.valid, self.keep = conditions, valid, keep
+        self.steps_per_epoch = steps_per_epoch
+        self.inference = Inference(step.model, tuple(conditions["image_shape"]))
+        self.speed = Speed(batch_size)
+        self.metrics = MetricsFile(run.metrics, step=step.steps)
+        self.tensorboard = TensorBoard(run.tensorboard, step=step.steps)
+        self.last_line: dict[str, Any] = {}
+        self._start = time.perf_counter() - seconds_before
+        self._saved_step: int | None = None
+        self._saved_at = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Of training, over all sessions of the run."""
+        return time.perf_counter() - self._start
+
+    def tick(self) -> None:
+        """Read the device's sums and write them down. Raises DivergedError instead if anything is not finite."""
+        self.check_finite()
+        steps, batch = self.step.steps, self.speed.batch_size
+        means = self.step.read_metrics()
+        line = {
+            "step": steps,
+            "total_images": steps * batch,
+            "epoch": steps / self.steps_per_epoch,
+            "seconds": self.seconds(),
+            **self.speed.measure(steps),
+            **means,
+            "reconstruction_error": self.inference.reconstruction_error(self.valid),
+            "winner": winner(means["score_data"], means["score_sample"]),
+        }
+        if self.step.device.type == "cuda":
+            line["peak_bytes"] = torch.cuda.max_memory_allocated(self.step.device)
+        self.metrics.append(line)
+        self.tensorboard.add_tick(line)
+        self.live.tick(line)
+        self.last_line = line
+        self.speed.restart(steps)
+
+    def draw(self) -> None:
+        """Figures of fixed noise and fixed validation images, over the previous ones."""
+        valid = self.valid[:SHOWN].numpy()
+        first, last = valid[: 2 * PAIRS : 2], valid[1 : 2 * PAIRS : 2]
+        first = first[: len(last)]
+        sheets = {
+            "samples": figures.grid(self.inference.sample(SAMPLES).numpy(), columns=10),
+            "reconstructions": figures.reconstructions(valid, self.inference.reconstruct(valid).numpy()),
+            "interpolations": figures.interpolations(
+                first, self.inference.interpolate(first, last, BETWEEN).numpy(), last
+            ),
+        }
+        for name, sheet in sheets.items():
+            figures.write_png(sheet, self.run.figures / f"{name}.png")
+            self.tensorboard.add_figure(name, sheet, self.step.steps)
+        self.speed.restart(self.step.steps)
+
+    def save(self) -> None:
+        """A checkpoint of this step, unless it is the one last written."""
+        if self._saved_step == self.step.steps:
+            return
+        self.check_finite()
+        state = {"step": self.step.state_dict(), "conditions": dict(self.conditions), "seconds": self.seconds()}
+        checkpoint.save(self.run.checkpoints, self.step.steps, state, keep=self.keep)
+        self._saved_step, self._saved_at = self.step.steps, time.perf_counter()
+        self.speed.restart(self.step.steps)
+
+    def restored(self) -> None:
+        """This step was read from its checkpoint: no need to write it again."""
+        self._saved_step = self.step.steps
+
+    def save_is_due(self) -> bool:
+        return time.perf_counter() - self._saved_at > SAVE_SECONDS
+
+    def check_finite(self) -> None:
+        bad = self.step.first_bad_step()
+        tensors = [t for t in self.step.model.state_dict().values() if t.is_floating_point()]
+        if bad is not None:
+            what, when = "loss", f"at step {bad + 1}"
+        elif not torch.stack([t.isfinite().all() for t in tensors]).all():
+            what, when = "weights", f"by step {self.step.steps}"
+        else:
+            return
+        kept = checkpoint.list_checkpoints(self.run.checkpoints)[:1]
+        raise DivergedError(
+            f"the {what} became not finite {when}; {kept[0] if kept else 'no checkpoint'} is the last good checkpoint; "
+            f"train with a lower --learning-rate, or without --amp, in another --run-dir"
+        )
+
+    def close(self) -> None:
+        self.live.close()
+        self.metrics.close()
+        self.tensorboard.close()

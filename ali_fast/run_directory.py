@@ -1,0 +1,79 @@
+"""A run's directory: one training at a time, one configuration for good, everything under known names."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+from ali_fast import config as configuration
+from ali_fast.config import TrainConfig
+from ali_fast.errors import InputError
+
+
+class RunDirectory:
+    """The names in `path`. Creates nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.json"
+        self.environment = path / "environment.json"
+        self.metrics = path / "metrics.jsonl"
+        self.tensorboard = path / "tensorboard"
+        self.figures = path / "figures"
+        self.checkpoints = path / "checkpoints"
+        self.export = path / "export"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Create the directory and keep other trainings out while inside. Raises InputError if one is in.
+
+        The lock is the kernel's: it goes with the process, however that ends.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise InputError(
+                f"another training is running in {self.path}: wait for it or stop it, or give another --run-dir"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def read_config(self) -> TrainConfig:
+        """The run's configuration. Raises InputError if there is none to read."""
+        try:
+            text = self.config.read_text()
+        except (FileNotFoundError, NotADirectoryError):
+            raise InputError(f"{self.path} is no run directory: it has no config.json") from None
+        try:
+            return configuration.from_json(text)
+        except InputError as error:
+            raise InputError(f"{self.config}: {error}") from error
+
+    def adopt(self, config: TrainConfig) -> None:
+        """Make this the run of `config`, or see that it is. Raises InputError naming the fields that differ."""
+        if self.config.exists() and (fields := configuration.differences(self.read_config(), config)):
+            raise InputError(
+                f"{self.path} holds a run of another configuration ({'; '.join(fields)}): "
+                f"give the same configuration to resume it, or another --run-dir"
+            )
+        for directory in (self.figures, self.checkpoints):
+            directory.mkdir(exist_ok=True)
+        write_text(self.config, configuration.to_json(config))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
+    part = path.with_suffix(path.suffix + ".part")
+    try:
+        part.write_text(text)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

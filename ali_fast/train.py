@@ -1,0 +1,245 @@
+"""The loop: a batch, a step, and now and then what `record` writes.
+
+A run is a function of its configuration and data: the order of the images is a function of (seed, epoch), the noise
+comes from generators that every checkpoint carries, and the place in the data is the step count. So a run that was
+stopped and resumed is the run that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from ali_fast import checkpoint, decide, environment, kernels, presets
+from ali_fast.config import TrainConfig
+from ali_fast.data.loader import BetonLoader
+from ali_fast.data.schema import beton_path
+from ali_fast.errors import InputError, Interrupted
+from ali_fast.live import LiveLine
+from ali_fast.model import ALI, mean_log_odds
+from ali_fast.pixels import to_x
+from ali_fast.presets import Preset
+from ali_fast.record import FIXED_IMAGES, Recorder, Speed
+from ali_fast.run_directory import RunDirectory, write_text
+from ali_fast.signals import Signals
+from ali_fast.step import Step
+
+BIAS_IMAGES = 500  # whose mean sets the decoder's output bias
+TICKS_A_RUN, MOST_TICK_IMAGES = 50, 100_000
+
+
+def train(config: TrainConfig, console: Console) -> dict[str, Any]:
+    """Train, or resume, the run of `config` in its run directory; returns the last tick's line ({} if none was due).
+
+    The data must have been prepared. Raises InputError for what cannot be used, DivergedError when losses or weights
+    are no longer finite, Interrupted after SIGINT or SIGTERM.
+    """
+    config = config.resolved()
+    where = decide.device(config.device).device
+    config = dataclasses.replace(config, device=where.type)
+    preset = presets.resolve(config.dataset, config.preset)
+    assert config.run_dir is not None
+    run = RunDirectory(config.run_dir)
+    with run.locked():
+        run.adopt(config)
+        write_text(run.environment, json.dumps(environment.collect(), indent=2) + "\n")
+        return _train(config, preset, where, run, console)
+
+
+def _train(
+    config: TrainConfig, preset: Preset, where: torch.device, run: RunDirectory, console: Console
+) -> dict[str, Any]:
+    loader = open_training_data(config, preset)
+    valid = first_images(config.data_dir, config.dataset, preset.valid_split, FIXED_IMAGES)
+    dtype, _ = decide.dtype(config.amp, where)
+    conditions = {
+        "image_shape": list(loader.manifest.shape),
+        "train_images": loader.manifest.count,
+        "dtype": str(dtype),
+    }
+    step = build_step(config, preset, loader, where, dtype, console)
+    seconds, resumed = restore(step, run, conditions, console)
+    total = total_steps(config, len(loader))
+    live = LiveLine(
+        console,
+        total_steps=total,
+        steps_per_epoch=len(loader),
+        start_step=step.steps,
+        session_seconds=config.minutes and config.minutes * 60,
+    )
+    recorder = Recorder(
+        run,
+        step,
+        conditions=conditions,
+        valid=valid,
+        batch_size=loader.batch_size,
+        steps_per_epoch=len(loader),
+        keep=config.keep,
+        seconds_before=seconds,
+        live=live,
+    )
+    with Signals() as signals, contextlib.closing(recorder):
+        if resumed:
+            recorder.restored()
+        else:
+            recorder.save()  # room and rights are seen now, not after the first hour
+        if step.steps >= total:
+            console.print(f"already at step {step.steps} of {total}: a larger --epochs or --steps trains on")
+        loop(config, step, loader, total, recorder, signals)
+        if signals.received is None:
+            finish(step, recorder)
+        else:
+            recorder.save()
+            raise Interrupted(signals.received)
+    return recorder.last_line
+
+
+def loop(
+    config: TrainConfig, step: Step, loader: BetonLoader, total: int, recorder: Recorder, signals: Signals
+) -> None:
+    """Train until `total` steps, the session's end, or a signal."""
+    steps_per_tick = tick_steps(config, total, loader.batch_size)
+    started = step.steps
+    end = time.perf_counter() + config.minutes * 60 if config.minutes else float("inf")
+    with contextlib.closing(stream(loader, step.steps, recorder.speed)) as batches:
+        while step.steps < total and signals.received is None and time.perf_counter() < end:
+            step(next(batches).to(step.device))
+            if step.steps == started + 1:  # it may have compiled: no measure of the others
+                recorder.speed.restart(step.steps)
+                signals.arm()
+            recorder.live.advance(step.steps)
+            tick, rest = divmod(step.steps, steps_per_tick)
+            if rest == 0:
+                recorder.tick()
+                if tick % config.figure_ticks == 0:
+                    recorder.draw()
+                if tick % config.checkpoint_ticks == 0:
+                    recorder.save()
+            if recorder.save_is_due():
+                recorder.save()
+
+
+def finish(step: Step, recorder: Recorder) -> None:
+    """The end of a bounded run: whatever the cadence, a last tick, figures and a checkpoint."""
+    if step.summed:
+        recorder.tick()
+    recorder.draw()
+    recorder.save()
+
+
+def stream(loader: BetonLoader, start_step: int, speed: Speed) -> Iterator[Tensor]:
+    """Batches uint8 [B, H, W, C] from step `start_step` on, epoch after epoch; time spent here goes to `speed`."""
+    epoch, start = divmod(start_step, len(loader))
+    while True:
+        with contextlib.closing(loader.epoch(epoch, start)) as batches:
+            asked = time.perf_counter()
+            for batch in batches:
+                speed.waited += time.perf_counter() - asked
+                yield batch.images
+                asked = time.perf_counter()
+        epoch, start = epoch + 1, 0
+
+
+def open_training_data(config: TrainConfig, preset: Preset) -> BetonLoader:
+    """Raises InputError for a file that is missing or damaged, and for a batch larger than the set."""
+    assert config.batch_size is not None
+    loader = BetonLoader(
+        beton_path(config.data_dir, config.dataset, preset.train_split),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        workers=config.workers,
+    )
+    if config.batch_size > loader.manifest.count:
+        raise InputError(
+            f"--batch-size {config.batch_size}: {config.dataset} has only {loader.manifest.count} training images"
+        )
+    return loader
+
+
+def first_images(data_dir: Path, dataset: str, split: str, most: int) -> Tensor:
+    """The first images of a split, in file order: uint8 [at most `most`, H, W, C]."""
+    path = beton_path(data_dir, dataset, split)
+    count = BetonLoader(path, batch_size=1).manifest.count
+    loader = BetonLoader(path, batch_size=min(most, count), shuffle=False)
+    with contextlib.closing(loader.epoch(0)) as batches:
+        return next(batches).images.clone()
+
+
+def build_step(
+    config: TrainConfig,
+    preset: Preset,
+    loader: BetonLoader,
+    where: torch.device,
+    dtype: torch.dtype,
+    console: Console,
+) -> Step:
+    """Networks from the seed, the output bias from the data, both Adams."""
+    assert config.learning_rate is not None
+    torch.manual_seed(config.seed)
+    model = ALI(preset.architecture, kernels.resolve(config.kernels, decide.device_class(where)))
+    x = to_x(some_images(loader, BIAS_IMAGES), preset.architecture.image_size)
+    model.initialize(torch.Generator().manual_seed(config.seed), mean_log_odds(x))
+    compiles, why = decide.compiles(config.compile)
+    if config.compile:
+        console.print("compiling the step" if compiles else f"warning: {why}: training eagerly, which is slower")
+    return Step(
+        model.to(where),
+        learning_rate=config.learning_rate,
+        betas=(preset.beta1, preset.beta2),
+        dtype=dtype,
+        compile=compiles,
+    )
+
+
+def some_images(loader: BetonLoader, count: int) -> Tensor:
+    """The first `count` of epoch 0's order: uint8 [at most count, H, W, C]."""
+    images: list[Tensor] = []
+    with contextlib.closing(loader.epoch(0)) as batches:
+        for batch in batches:
+            images.append(batch.images.clone())
+            if sum(map(len, images)) >= count:
+                break
+    return torch.cat(images)[:count]
+
+
+def restore(step: Step, run: RunDirectory, conditions: dict[str, Any], console: Console) -> tuple[float, bool]:
+    """Load the newest good checkpoint into `step`; returns the seconds trained before and whether there was one.
+
+    Raises InputError for a checkpoint of another network, data set or arithmetic.
+    """
+    found = checkpoint.read_newest(run.checkpoints, warn=lambda line: console.print(line, soft_wrap=True))
+    if found is None:
+        return 0.0, False
+    path, state = found
+    checkpoint.check_same_network(state["step"]["model"], step.model.state_dict(), path)
+    was = state["conditions"]
+    if differing := [f"{k}: {was.get(k)} -> {v}" for k, v in conditions.items() if was.get(k) != v]:
+        raise InputError(
+            f"{path} was trained under other conditions ({'; '.join(differing)}): "
+            f"bring those back, or give another --run-dir"
+        )
+    step.load_state_dict(state["step"])
+    console.print(f"resuming {run.path} at step {step.steps}", soft_wrap=True)
+    return state["seconds"], True
+
+
+def total_steps(config: TrainConfig, steps_per_epoch: int) -> int:
+    if config.steps is not None:
+        return config.steps
+    assert config.epochs is not None
+    return config.epochs * steps_per_epoch
+
+
+def tick_steps(config: TrainConfig, total: int, batch_size: int) -> int:
+    """Steps from one tick to the next, at least one."""
+    images = config.tick_images or min(MOST_TICK_IMAGES, total * batch_size // TICKS_A_RUN)
+    return max(1, round(images / batch_size))
