@@ -386,7 +386,7 @@ DIGITS = Architecture(
     z_dim=16,
     slope=0.1,
     encoder=(conv_bn(3, 1, 64), conv_bn(4, 2, 128), conv_bn(2, 1, 128), codes(16)),
-    decoder=(transposed_bn(2, 1, 128), transposed_bn(4, 2, 128), transposed_bn(3, 1, 64), image(1)),
+    decoder=(transposed_bn(2, 1, 128), transposed_bn(4, 2, 64), transposed_bn(3, 1, 32), image(1)),
     discriminator_x=(
         maxout(3, 1, 128, 0.2),
         maxout(4, 2, 128, 0.2),

@@ -1,0 +1,210 @@
+"""A row of a table as a module, and a table as a stack of them.
+
+In training a stack takes `seeds` (int64 [sites], on the device: the random sites read theirs by slot) and appends
+each batch norm's (mean, biased variance) to `statistics`; the running averages are the step's to update. In
+evaluation it uses the running averages and drops nothing.
+
+Dropout belongs to a row's input. Where a layer precedes the row, its activation applies it in the same kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ali_fast.arch import Architecture, Layout, Table, layout
+from ali_fast.kernels import Kernels
+from csrc_triton.batch_norm import batch_norm
+from csrc_triton.bias_act import bias_act
+from csrc_triton.maxout import maxout
+
+BATCH_NORM_EPS = 1e-4
+Statistics = list[tuple[Tensor, Tensor]]
+
+
+class Convolution(nn.Module):
+    """A valid convolution, as a matrix product where it is one; with a bias only before a linear output."""
+
+    def __init__(self, place: Layout):
+        super().__init__()
+        row = place.row
+        self.stride = row.stride
+        shape = (row.maps, place.in_channels) if row.operation == "conv" else (place.in_channels, row.maps)
+        weight = torch.empty(*shape, row.kernel, row.kernel)
+        self.weight = nn.Parameter(weight.to(memory_format=torch.channels_last))
+        linear = row.activation == "linear" and row.bias == "tied"
+        self.bias = nn.Parameter(torch.zeros(row.maps)) if linear else None
+        if row.kernel == row.stride == 1:
+            self.product = self.pointwise
+        elif row.operation == "conv":
+            self.product = self.full_extent if place.out_size == 1 else self.convolution
+        else:
+            self.product = self.from_one_pixel if place.in_size == 1 else self.transposed
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.product(h)
+
+    def pointwise(self, h: Tensor) -> Tensor:
+        weight = self.weight.flatten(1)
+        if self.weight.shape[1] != h.shape[1]:  # a 1x1 transposed convolution stores [in, out]
+            weight = weight.t()
+        return F.linear(h.permute(0, 2, 3, 1), weight, self.bias).permute(0, 3, 1, 2)
+
+    def full_extent(self, h: Tensor) -> Tensor:
+        """The kernel covers the map: [N, k k C] x [k k C, maps], both views in channels-last memory."""
+        weight = self.weight.permute(0, 2, 3, 1).flatten(1)
+        return F.linear(h.permute(0, 2, 3, 1).flatten(1), weight, self.bias)[:, :, None, None]
+
+    def from_one_pixel(self, h: Tensor) -> Tensor:
+        """A transposed convolution of a 1x1 map: [N, C] x [C, k k maps]."""
+        _, maps, k, _ = self.weight.shape
+        y = h.flatten(1) @ self.weight.permute(0, 2, 3, 1).flatten(1)
+        return y.unflatten(1, (k, k, maps)).permute(0, 3, 1, 2)
+
+    def convolution(self, h: Tensor) -> Tensor:
+        return F.conv2d(h, self.weight, self.bias, self.stride)
+
+    def transposed(self, h: Tensor) -> Tensor:
+        return F.conv_transpose2d(h, self.weight, self.bias, self.stride)
+
+
+class Activation(nn.Module):
+    """What follows the product: normalization or bias, nonlinearity, and the next row's input dropout."""
+
+    def __init__(self, place: Layout, slope: float, dropout: float, slot: int, kernels: Kernels):
+        super().__init__()
+        self.maps, self.slope, self.dropout, self.slot = place.row.maps, slope, dropout, slot
+        self.kernels = kernels
+
+
+class Normalized(Activation):
+    """Batch norm, leaky ReLU."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.weight = nn.Parameter(torch.ones(self.maps))
+        self.bias = nn.Parameter(torch.zeros(self.maps))
+        self.register_buffer("running_mean", torch.zeros(self.maps))
+        self.register_buffer("running_var", torch.ones(self.maps))
+
+    def forward(self, h: Tensor, seeds: Tensor | None, statistics: Statistics | None) -> Tensor:
+        if not self.training:
+            mean, var = self.running_mean.to(h.dtype), self.running_var.to(h.dtype)
+            w, b = self.weight.to(h.dtype), self.bias.to(h.dtype)
+            return F.leaky_relu(F.batch_norm(h, mean, var, w, b, False, 0.0, BATCH_NORM_EPS), self.slope)
+        assert statistics is not None
+        y, mean, var = batch_norm(
+            h,
+            self.weight,
+            self.bias,
+            BATCH_NORM_EPS,
+            self.slope,
+            dropout=self.dropout,
+            seeds=seeds,
+            slot=self.slot,
+            backend=self.kernels.batch_norm,
+        )
+        statistics.append((mean, var))
+        return y
+
+
+class Biased(Activation):
+    """Bias (if the row has one), leaky ReLU."""
+
+    def __init__(self, place: Layout, *args):
+        super().__init__(place, *args)
+        self.bias = nn.Parameter(torch.zeros(self.maps)) if place.row.bias == "tied" else None
+
+    def forward(self, h: Tensor, seeds: Tensor | None, statistics: Statistics | None) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        return bias_act(
+            h,
+            self.bias,
+            self.slope,
+            dropout=dropout,
+            seeds=seeds,
+            slot=self.slot,
+            backend=self.kernels.bias_act,
+        )
+
+
+class Maxout(Activation):
+    """Bias (if the row has one), the larger of each two adjacent channels."""
+
+    def __init__(self, place: Layout, slope: float, dropout: float, *args):
+        before = place.row.dropout_site == "before_maxout"
+        assert not (before and dropout), "one dropout a layer"
+        super().__init__(place, slope, place.row.dropout if before else dropout, *args)
+        self.order = "before" if before else "after"
+        self.bias = nn.Parameter(torch.zeros(self.maps)) if place.row.bias == "tied" else None
+
+    def forward(self, h: Tensor, seeds: Tensor | None, statistics: Statistics | None) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        return maxout(
+            h,
+            self.bias,
+            dropout=dropout,
+            order=self.order,
+            seeds=seeds,
+            slot=self.slot,
+            backend=self.kernels.maxout,
+        )
+
+
+class Pixels(Activation):
+    """Untied bias, sigmoid: the decoder's output."""
+
+    def __init__(self, place: Layout, *args):
+        super().__init__(place, *args)
+        bias = torch.zeros(1, self.maps, place.out_size, place.out_size)
+        self.bias = nn.Parameter(bias.to(memory_format=torch.channels_last))
+
+    def forward(self, h: Tensor, seeds: Tensor | None, statistics: Statistics | None) -> Tensor:
+        return torch.sigmoid(h + self.bias).to(h.dtype)
+
+
+class Linear(Activation):
+    """Nothing: the convolution has added the bias."""
+
+    def forward(self, h: Tensor, seeds: Tensor | None, statistics: Statistics | None) -> Tensor:
+        return h
+
+
+def _activation(place: Layout) -> type[Activation]:
+    if place.row.norm:
+        return Normalized
+    return {"leaky_relu": Biased, "maxout": Maxout, "sigmoid": Pixels, "linear": Linear}[place.row.activation]
+
+
+class Stack(nn.Module):
+    """A table of rows. `dropout_after` is the input dropout of whatever takes the stack's output."""
+
+    def __init__(
+        self,
+        table: Table,
+        channels: int,
+        size: int,
+        architecture: Architecture,
+        kernels: Kernels,
+        slots: Iterator[int],
+        dropout_after: float = 0.0,
+    ):
+        super().__init__()
+        places = layout(table, channels, size)
+        following = [row.dropout if row.dropout_site == "input" else 0.0 for row in table[1:]] + [dropout_after]
+        self.products = nn.ModuleList(Convolution(place) for place in places)
+        self.activations = nn.ModuleList(
+            _activation(place)(place, architecture.slope, dropout, next(slots), kernels)
+            for place, dropout in zip(places, following, strict=True)
+        )
+
+    def forward(self, h: Tensor, seeds: Tensor | None = None, statistics: Statistics | None = None) -> Tensor:
+        for product, activation in zip(self.products, self.activations, strict=True):
+            h = activation(product(h), seeds, statistics)
+        return h

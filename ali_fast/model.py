@@ -1,0 +1,111 @@
+"""The three networks of ALI and the whole."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ali_fast.arch import Architecture
+from ali_fast.kernels import Kernels
+from ali_fast.layers import Convolution, Normalized, Pixels, Stack, Statistics
+from csrc_triton.bias_act import bias_act
+
+
+class JointDiscriminator(nn.Module):
+    """D(x, z): logits of pairs, positive for (x, z_hat). D(x) and D(z) are joined by channels into D(x, z)."""
+
+    def __init__(self, architecture: Architecture, kernels: Kernels, slots: Iterator[int]):
+        super().__init__()
+        a = architecture
+        joint = a.discriminator_xz[0].dropout
+        self.input_dropout, self.input_slot = a.discriminator_x[0].dropout, next(slots)
+        self.kernels = kernels
+        self.x = Stack(a.discriminator_x, a.image_channels, a.image_size, a, kernels, slots, joint)
+        self.z = Stack(a.discriminator_z, a.z_dim, 1, a, kernels, slots, joint)
+        self.xz = Stack(a.discriminator_xz, a.joint_channels, 1, a, kernels, slots)
+
+    def features(self, x: Tensor, seeds: Tensor | None, statistics: Statistics | None) -> Tensor:
+        """D(x): x [N, C, H, W] -> [N, c, 1, 1], ready (dropped) for `head`."""
+        dropout = self.input_dropout if self.training else 0.0
+        if dropout:
+            x = bias_act(x, dropout=dropout, seeds=seeds, slot=self.input_slot, backend=self.kernels.bias_act)
+        return self.x(x, seeds, statistics)
+
+    def head(self, h: Tensor, z: Tensor, seeds: Tensor | None) -> Tensor:
+        """D(z) and D(x, z): h of `features` and z [N, L, 1, 1], its input dropout applied -> logits [N]."""
+        return self.xz(torch.cat([h, self.z(z, seeds)], dim=1), seeds).flatten()
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        """Logits [N] in evaluation mode."""
+        assert not self.training, "training goes through features and head, with seeds"
+        return self.head(self.features(x, None, None), z, None)
+
+
+class ALI(nn.Module):
+    """Encoder, decoder and discriminator.
+
+    `encoder`: x [N, C, H, W] in [0, 1] -> [N, 2 L, 1, 1], mu then log_sigma. `decoder`: z [N, L, 1, 1] -> x_tilde.
+    `sites` random sites read their seed by slot; slot 0 is the reparametrization's.
+    """
+
+    def __init__(self, architecture: Architecture, kernels: Kernels):
+        super().__init__()
+        a, slots = architecture, itertools.count()
+        self.architecture, self.kernels = a, kernels
+        self.noise_slot = next(slots)
+        self.z_dropout = a.discriminator_z[0].dropout
+        self.encoder = Stack(a.encoder, a.image_channels, a.image_size, a, kernels, slots)
+        self.decoder = Stack(a.decoder, a.z_dim, 1, a, kernels, slots)
+        self.discriminator = JointDiscriminator(a, kernels, slots)
+        self.sites = next(slots)
+
+    def initialize(self, generator: torch.Generator, log_odds: Tensor | None = None) -> None:
+        """Weights ~ N(0, init_std^2) by a CPU generator; the output bias from `log_odds` [C, size, size]."""
+        with torch.no_grad():
+            for module in self.modules():
+                if isinstance(module, Convolution):
+                    weight = torch.empty(module.weight.shape)
+                    weight.normal_(0, self.architecture.init_std, generator=generator)
+                    module.weight.copy_(weight)
+                elif isinstance(module, Pixels) and log_odds is not None:
+                    module.bias.copy_(log_odds[None])
+
+    def infer(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x [N, C, H, W] -> mu, log_sigma, each [N, L, 1, 1]."""
+        mu, log_sigma = self.encoder(x).chunk(2, dim=1)
+        return mu, log_sigma
+
+    def generator_parameters(self) -> list[nn.Parameter]:
+        """E's and G's: the players of L_g."""
+        return [*self.encoder.parameters(), *self.decoder.parameters()]
+
+    def discriminator_parameters(self) -> list[nn.Parameter]:
+        return list(self.discriminator.parameters())
+
+    def running_statistics(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Running means and variances, in the order in which a training pass appends its own: E, G, D(x)."""
+        norms = [module for module in self.modules() if isinstance(module, Normalized)]
+        return [norm.running_mean for norm in norms], [norm.running_var for norm in norms]
+
+    def working_copy(self, dtype: torch.dtype) -> ALI:
+        """The same networks with the products' weights in `dtype`; every other tensor is shared."""
+        shared: dict[int, object] = {id(t): t for t in itertools.chain(self.parameters(), self.buffers())}
+        for module in self.modules():
+            if isinstance(module, Convolution):
+                for p in module.parameters():
+                    del shared[id(p)]
+        twin = copy.deepcopy(self, shared)
+        for module in twin.modules():
+            if isinstance(module, Convolution):
+                module.to(dtype)
+        return twin
+
+
+def mean_log_odds(x: Tensor) -> Tensor:
+    """log(m / (1 - m)) of the mean image m of x [N, C, H, W], clipped to [1e-7, 1 - 1e-7]; [C, H, W]."""
+    mean = x.double().mean(dim=0).clamp(1e-7, 1 - 1e-7)
+    return torch.log(mean / (1 - mean)).to(x.dtype)

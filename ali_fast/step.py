@@ -1,0 +1,126 @@
+"""One simultaneous update of both players."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ali_fast.capture import compiled
+from ali_fast.model import ALI
+from ali_fast.objective import Outcome, Route, ali, cheapest_route
+from ali_fast.optim import Adams
+from ali_fast.pixels import to_x
+
+BATCH_NORM_MOMENTUM = 0.05
+METRICS = ("loss_d", "loss_g", "score_data", "score_sample", "sigma")
+
+
+class Step:
+    """`step(images)` plays one game and moves both players; between `read_metrics` the host waits for nothing.
+
+    dtype: what the networks compute in, by default the model's own (bf16, fp16: AMP, with float32 masters).
+    route: how both gradients are taken; by default the cheapest exact way.
+    """
+
+    def __init__(
+        self,
+        model: ALI,
+        *,
+        learning_rate: float,
+        betas: tuple[float, float] = (0.5, 0.999),
+        dtype: torch.dtype | None = None,
+        route: Route | None = None,
+        compile: bool = True,
+    ):
+        master = next(model.parameters())
+        self.model, self.device, self.dtype = model.train(), master.device, dtype or master.dtype
+        self.working = model if self.dtype == master.dtype else model.working_copy(self.dtype)
+        self.route: Route = route or cheapest_route(model.architecture, self.dtype)
+        self.adams = Adams(
+            model,
+            self.working,
+            learning_rate=learning_rate,
+            betas=betas,
+            loss_scale=self.dtype == torch.float16,
+        )
+        self.running = model.running_statistics()
+        self.steps = 0
+        self.sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self.device)
+        self.summed = 0
+        self.first_bad = torch.full((), -1, dtype=torch.int64, device=self.device)
+        self.counter = torch.zeros((), dtype=torch.int64, device=self.device)
+        play = self._play
+        self.play: Callable[..., Outcome] = compiled(play, self.device) if compile else play
+
+    def _play(self, images: Tensor, z: Tensor, seeds: Tensor, scale: Tensor | None) -> Outcome:
+        x = to_x(images, self.model.architecture.image_size, self.dtype)
+        return ali(self.working, x, z.to(self.dtype), seeds, self.route, scale)
+
+    def noise(self, batch: int) -> tuple[Tensor, Tensor]:
+        """z ~ N(0, I) [batch, L, 1, 1] and the random sites' seeds, from the device's default generator."""
+        z_dim = self.model.architecture.z_dim
+        z = torch.randn(batch, z_dim, 1, 1, device=self.device)
+        return z, torch.randint(2**63 - 1, (self.model.sites,), device=self.device)
+
+    def __call__(self, images: Tensor) -> None:
+        """images: uint8 [B, H, W, C] on the device."""
+        z, seeds = self.noise(len(images))
+        self.update(self.play(images, z, seeds, self.adams.scale))
+
+    @torch.no_grad()
+    def update(self, outcome: Outcome) -> None:
+        """Both Adams from gradients at the same point, the running statistics, the metrics."""
+        self.adams.step(outcome.generator, outcome.discriminator)
+        means, variances = zip(*outcome.statistics, strict=True)
+        running = [*self.running[0], *self.running[1]]
+        batch = [new.to(old.dtype) for new, old in zip([*means, *variances], running, strict=True)]
+        torch._foreach_lerp_(running, batch, BATCH_NORM_MOMENTUM)
+        values = torch.cat([outcome.losses, outcome.sigma[None]])
+        self.sums += values
+        bad = (self.first_bad < 0) & ~values.isfinite().all()
+        self.first_bad.copy_(torch.where(bad, self.counter, self.first_bad))
+        self.counter += 1
+        self.steps += 1
+        self.summed += 1
+
+    def read_metrics(self) -> dict[str, float]:
+        """Means since the last reading, by the names of METRICS; waits for the device."""
+        means = (self.sums / max(self.summed, 1)).tolist()
+        self.sums.zero_()
+        self.summed = 0
+        values = dict(zip(METRICS, means, strict=True))
+        if self.adams.scale is not None:
+            values["skipped_steps"] = float(self.adams.skipped)
+        return values
+
+    def first_bad_step(self) -> int | None:
+        """The first step (from 0) whose losses were not finite; waits for the device."""
+        step = int(self.first_bad)
+        return step if step >= 0 else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run continues from: tensors and numbers only."""
+        generators = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            generators["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {
+            "model": self.model.state_dict(),
+            "adams": self.adams.state_dict(),
+            "generators": generators,
+            "steps": self.steps,
+            "sums": self.sums,
+            "summed": self.summed,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.adams.load_state_dict(state["adams"])
+        torch.set_rng_state(state["generators"]["cpu"].cpu())
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["generators"]["cuda"].cpu(), self.device)
+        self.steps, self.summed = state["steps"], state["summed"]
+        self.sums.copy_(state["sums"])
+        self.counter.fill_(self.steps)

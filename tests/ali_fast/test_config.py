@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from ali_fast.config import TrainConfig, differences, from_json, to_json
+from ali_fast.errors import InputError
+
+
+def test_json_round_trip():
+    config = TrainConfig(dataset="digits", steps=7, data_dir=Path("there"), amp=True).resolved()
+    assert from_json(to_json(config)) == config
+
+
+def test_the_preset_fills_what_was_not_given():
+    config = TrainConfig(dataset="cifar10").resolved()
+    assert (config.preset, config.epochs, config.steps, config.batch_size, config.learning_rate) == (
+        "cifar10",
+        6475,
+        None,
+        100,
+        1e-4,
+    )
+    assert config.run_dir == Path("runs/cifar10")
+    assert TrainConfig(dataset="cifar10", steps=5).resolved().epochs is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dataset": "cifar11"}, "cifar11"),
+        ({"dataset": "digits", "preset": "svhn"}, "svhn"),
+        ({"dataset": "folder"}, "--preset"),
+        ({"dataset": "digits", "epochs": 1, "steps": 1}, "--epochs and --steps"),
+        ({"dataset": "digits", "batch_size": 0}, "--batch-size 0"),
+        ({"dataset": "digits", "learning_rate": float("nan")}, "--learning-rate nan"),
+        ({"dataset": "digits", "keep": 0}, "--keep 0"),
+        ({"dataset": "digits", "seed": -1}, "--seed -1"),
+    ],
+)
+def test_mistakes_are_named(options, words):
+    with pytest.raises(InputError, match=words):
+        TrainConfig(**options).resolved()
+
+
+def test_unknown_data_sets_and_presets_list_the_good_ones():
+    with pytest.raises(InputError, match=r"cifar10.*digits"):
+        TrainConfig(dataset="mnist").resolved()
+    with pytest.raises(InputError, match=r"one of cifar10, cifar10-code$"):
+        TrainConfig(dataset="cifar10", preset="x").resolved()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"dataset": "digits", "colour": 1}', '{"dataset": "d'])
+def test_what_is_no_configuration_is_refused(text):
+    with pytest.raises(InputError):
+        from_json(text)
+
+
+def test_resume_allows_a_new_length_and_cadence_only():
+    old = TrainConfig(dataset="digits", epochs=2).resolved()
+    longer = TrainConfig(dataset="digits", epochs=9, figure_ticks=2, keep=9).resolved()
+    assert differences(old, longer) == []
+    assert differences(old, TrainConfig(dataset="digits", seed=3, amp=True).resolved()) == [
+        "seed: 0 -> 3",
+        "amp: False -> True",
+    ]

@@ -1,0 +1,26 @@
+import pytest
+
+from ali_fast import kernels
+from ali_fast.errors import InputError
+
+
+def test_one_backend_for_all():
+    assert set(vars(kernels.resolve("triton", "cpu")).values()) == {"triton"}
+
+
+def test_auto_without_a_measurement_is_inductors_own():
+    assert set(vars(kernels.resolve("auto", "sm_00")).values()) == {"inductor"}
+
+
+def test_per_op(monkeypatch):
+    monkeypatch.setattr(kernels, "_measured", lambda: {"sm_90": {"maxout": "triton"}})
+    assert kernels.resolve("auto", "sm_90").maxout == "triton"
+    chosen = kernels.resolve("batch_norm=triton,bias_act=eager", "sm_90")
+    assert (chosen.batch_norm, chosen.bias_act, chosen.maxout) == ("triton", "eager", "triton")
+    assert chosen.reparametrize == "inductor"
+
+
+@pytest.mark.parametrize("spec", ["", "cuda", "maxout", "maxout=cuda", "convolution=triton", "maxout=triton,"])
+def test_mistakes_are_named(spec):
+    with pytest.raises(InputError, match="--kernels"):
+        kernels.resolve(spec, "cpu")

@@ -1,0 +1,137 @@
+"""The update: simultaneous Adams, running statistics, metrics, state, precision, compilation."""
+
+import copy
+
+import pytest
+import torch
+
+from ali_fast.objective import ali
+from ali_fast.pixels import to_x
+from ali_fast.step import METRICS, Step
+
+
+def images(model, seed=0, batch=8):
+    a = model.architecture
+    shape = (batch, a.image_size, a.image_size, a.image_channels)
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def tensors(step):
+    return [*step.model.parameters(), *step.model.buffers()]
+
+
+def difference(ours, theirs):
+    return max(float((a - b).norm() / b.norm().clamp_min(1e-12)) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_both_players_move_from_the_same_point(make_small, kind):
+    """Three steps against torch's plain Adam on gradients taken before either has moved."""
+    model = make_small(kind)
+    step = Step(copy.deepcopy(model), learning_rate=1e-2, compile=False)
+    players = model.generator_parameters(), model.discriminator_parameters()
+    adams = [torch.optim.Adam(p, lr=1e-2, betas=(0.5, 0.999), foreach=False) for p in players]
+    running = [t.clone() for pair in model.running_statistics() for t in pair]
+    torch.manual_seed(2)
+    for i in range(3):
+        step(images(model, i))
+    torch.manual_seed(2)
+    for i in range(3):
+        z, seeds = step.noise(8)
+        x = to_x(images(model, i), model.architecture.image_size, torch.float64)
+        outcome = ali(model, x, z.double(), seeds, "two")
+        means, variances = zip(*outcome.statistics, strict=True)
+        running = [0.95 * r + 0.05 * s for r, s in zip(running, [*means, *variances], strict=True)]
+        for parameters, gradients in zip(players, (outcome.generator, outcome.discriminator), strict=True):
+            for p, g in zip(parameters, gradients, strict=True):
+                p.grad = g
+        for adam in adams:
+            adam.step()
+    assert difference(list(step.model.parameters()), list(model.parameters())) < 1e-10
+    assert difference([t for pair in step.running for t in pair], running) < 1e-6
+
+
+def test_metrics_are_means_since_the_last_reading(make_small):
+    model = make_small("maxout")
+    step = Step(model, learning_rate=1e-3, compile=False)
+    seen = []
+    for i in range(3):
+        z, seeds = step.noise(8)
+        outcome = step.play(images(model, i), z, seeds, None)
+        step.update(outcome)
+        seen.append(torch.cat([outcome.losses, outcome.sigma[None]]).double())
+    values = step.read_metrics()
+    expected = torch.stack(seen).mean(0).tolist()
+    assert [values[name] for name in METRICS] == pytest.approx(expected, rel=1e-6)
+    step(images(model))
+    assert step.read_metrics()["loss_d"] != values["loss_d"]
+
+
+def test_the_first_step_that_is_not_finite_is_remembered(make_small):
+    model = make_small("norm")
+    step = Step(model, learning_rate=1e-3, compile=False)
+    for _ in range(2):
+        step(images(model))
+    assert step.first_bad_step() is None
+    model.discriminator.xz.products[-1].bias.data.fill_(float("nan"))
+    for _ in range(2):
+        step(images(model))
+    assert step.first_bad_step() == 2
+
+
+def test_a_restored_step_goes_on_bit_for_bit(make_small, kind, tmp_path):
+    straight = Step(make_small(kind), learning_rate=1e-3, compile=False)
+    torch.manual_seed(4)
+    for i in range(3):
+        straight(images(straight.model, i))
+    torch.save(straight.state_dict(), tmp_path / "state.pt")
+    for i in range(3, 6):
+        straight(images(straight.model, i))
+    resumed = Step(make_small(kind), learning_rate=1e-3, compile=False)
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for i in range(3, 6):
+        resumed(images(resumed.model, i))
+    assert all(torch.equal(a, b) for a, b in zip(tensors(straight), tensors(resumed), strict=True))
+    assert straight.read_metrics() == resumed.read_metrics()
+    assert straight.steps == resumed.steps == 6
+
+
+def test_bf16_gradients_are_near_and_masters_stay_float32(make_small, kind):
+    model = make_small(kind, torch.float32)
+    exact = Step(copy.deepcopy(model), learning_rate=1e-3, compile=False)
+    amp = Step(model, learning_rate=1e-3, dtype=torch.bfloat16, compile=False)
+    z, seeds = exact.noise(8)
+    theirs = exact.play(images(model), z, seeds, None)
+    ours = amp.play(images(model), z, seeds, None)
+    for a, b in ((ours.generator, theirs.generator), (ours.discriminator, theirs.discriminator)):
+        flat = [torch.cat([g.flatten().float() for g in gradients]) for gradients in (a, b)]
+        assert torch.nn.functional.cosine_similarity(*flat, dim=0) > 0.95
+    amp.update(ours)
+    assert {p.dtype for p in amp.model.parameters()} == {torch.float32}
+    weight, copied = amp.model.encoder.products[0].weight, amp.working.encoder.products[0].weight
+    assert copied.dtype == torch.bfloat16
+    assert torch.equal(copied, weight.to(torch.bfloat16))
+
+
+def test_fp16_skips_a_step_that_overflows_and_halves_the_scale(make_small):
+    model = make_small("maxout", torch.float32)
+    step = Step(model, learning_rate=1e-3, dtype=torch.float16, compile=False)
+    step(images(model))
+    before, scale = [p.clone() for p in model.parameters()], float(step.adams.scale)
+    z, seeds = step.noise(8)
+    outcome = step.play(images(model), z, seeds, step.adams.scale)
+    outcome.generator[0].view(-1)[0] = float("inf")
+    step.update(outcome)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert float(step.adams.scale) == scale / 2
+    assert step.read_metrics()["skipped_steps"] >= 1
+
+
+@pytest.mark.slow
+def test_fifty_compiled_steps_are_fifty_eager_steps(make_small, kind):
+    eager = Step(make_small(kind), learning_rate=1e-3, compile=False)
+    compiled = Step(make_small(kind), learning_rate=1e-3, compile=True)
+    for step in (eager, compiled):
+        torch.manual_seed(6)
+        for i in range(50):
+            step(images(step.model, i))
+    assert difference(tensors(compiled), tensors(eager)) < 1e-10
