@@ -13,7 +13,7 @@ def test_auto_without_a_measurement_is_inductors_own():
 
 
 def test_per_op(monkeypatch):
-    monkeypatch.setattr(kernels, "_measured", lambda: {"sm_90": {"maxout": "triton"}})
+    monkeypatch.setattr(kernels, "committed", lambda: {"sm_90": {"maxout": "triton"}})
     assert kernels.resolve("auto", "sm_90").maxout == "triton"
     chosen = kernels.resolve("batch_norm=triton,bias_act=eager", "sm_90")
     assert (chosen.batch_norm, chosen.bias_act, chosen.maxout) == ("triton", "eager", "triton")
