@@ -1,0 +1,96 @@
+"""A prepared split as host batches: streamed by FFCV in an order of our own, or read at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ali_fast.data.beton import Beton
+from ali_fast.data.order import Order
+from ali_fast.data.schema import damaged
+
+
+class HostBatch(NamedTuple):
+    """Samples in CPU memory. images: uint8 [B, H, W, C], or points: float64 [B, 2]."""
+
+    images: torch.Tensor
+    labels: torch.Tensor | None = None  # int64 [B]
+    attributes: torch.Tensor | None = None  # uint8 [B, A]
+
+
+class BetonLoader:
+    """One split, checked when it is opened (milliseconds; FFCV is imported by the first `epoch` only).
+
+    Every batch is a function of (seed, epoch, number), so `epoch(e, start=k)` goes on exactly where a run was stopped.
+    Batches are `batch_size` samples of this `rank`; the samples beyond the last full batch are left out.
+
+    Raises InputError: missing or damaged file (naming it, the fault, and the command that mends it), a batch larger than
+    the set. Attributes: beton, manifest, order.
+    """
+
+    def __init__(
+        self, path: Path, *, batch_size: int, seed: int = 0, shuffle: bool = True, rank: int = 0, world: int = 1
+    ) -> None:
+        self.beton = Beton(path)
+        self.manifest = self.beton.manifest
+        self.order = Order(self.manifest.count, batch_size, seed, shuffle, rank, world)
+        self._loader: Any = None
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return len(self.order)
+
+    def compile(self) -> None:
+        """Imports FFCV and lets it compile its reader: seconds, once. `epoch` does it if nobody has."""
+        from ali_fast.data import ffcv_stream
+
+        if self._loader is None:
+            self._loader = ffcv_stream.open_loader(self.beton.fd, self.order.batch_size, self.manifest.fields)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[HostBatch]:
+        """The batches of an epoch, from number `start` on. Their tensors are valid until the next batch is asked for.
+
+        Raises DamagedError as soon as the file was cut or changed under it. Leaving early stops the reading thread.
+        """
+        from ali_fast.data import ffcv_stream
+
+        self.compile()
+        self.beton.check_unchanged()
+        order = self.order.epoch(epoch, start)
+        if not len(order):
+            return
+        stream = ffcv_stream.Stream(self._loader, order)
+        try:
+            for arrays in stream:
+                self.beton.check_unchanged()
+                yield _batch(dict(zip(self.manifest.fields, arrays, strict=True)))
+        except ffcv_stream.ShortReadError:
+            self.beton.check_unchanged()
+            raise damaged(self.beton.path, "could not be read to its end") from None
+        finally:
+            stream.close()
+
+    def read_all(self) -> HostBatch:
+        """The whole split in file order, in memory of its own, without FFCV."""
+        return self.read(0, self.manifest.count)
+
+    def read(self, start: int, stop: int) -> HostBatch:
+        """Samples [start, stop) in file order, in memory of their own."""
+        arrays = {}
+        for name, kind in self.manifest.fields.items():
+            if kind.startswith("uint8"):
+                arrays[name] = torch.from_numpy(self.beton.arrays(name, start, stop))
+            else:
+                arrays[name] = torch.from_numpy(np.ascontiguousarray(self.beton.metadata[name][start:stop]))[:, None]
+        self.beton.check_unchanged()
+        return _batch(arrays)
+
+
+def _batch(arrays: dict[str, torch.Tensor]) -> HostBatch:
+    images = arrays["image"] if "image" in arrays else torch.cat([arrays["x0"], arrays["x1"]], dim=1)
+    labels = arrays["label"][:, 0] if "label" in arrays else None
+    return HostBatch(images, labels, arrays.get("attributes"))

@@ -1,0 +1,164 @@
+"""What a prepared data set is, by name: the contract of its writer and its readers. Standard library only.
+
+A split is DATA_DIR/NAME/SPLIT.beton (FFCV's format, version 2) and SPLIT.json, its manifest. The manifest is put in
+place last: a beton without one is an unfinished one.
+
+Fields, in the file's order:
+    image       uint8 [H, W, C], gray images with C = 1            sets of images
+    x0, x1      float64 each                                       sets of points (the 2-D mixture)
+    label       int64 in [0, len(classes))                         sets with classes
+    attributes  uint8 [A], 0 or 1                                  sets with attributes (CelebA's 40)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ali_fast.errors import InputError
+
+VERSION = 1
+MAX_MANIFEST_BYTES = 1 << 24  # ImageNet's, with a hash of each source, takes some kilobytes
+
+
+class NotPreparedError(InputError):
+    """The split, or its manifest, is not there: preparing it would be right."""
+
+
+class DamagedError(InputError):
+    """The split is there but not whole. It is never rebuilt without being asked for; the message says how to ask."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What one beton holds. `shape` is (H, W, C) for images and (2,) for points; `bytes` is the beton's size."""
+
+    dataset: str
+    split: str
+    count: int
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    attributes: tuple[str, ...]
+    bytes: int
+    sha256: str
+    source_sha256: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    """What `prepare` was asked for beyond the data set's name, e.g. a folder's image size."""
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Name of each field, in the file's order, and its type."""
+        points = self.shape == (2,)
+        fields = {"x0": "float64", "x1": "float64"} if points else {"image": f"uint8{list(self.shape)}"}
+        if self.classes:
+            fields["label"] = "int64"
+        if self.attributes:
+            fields["attributes"] = f"uint8[{len(self.attributes)}]"
+        return fields
+
+    def to_json(self) -> str:
+        """As it is written beside the beton."""
+        values = {"format": "ali-fast beton", "version": VERSION} | dataclasses.asdict(self) | {"fields": self.fields}
+        return json.dumps(values, indent=2) + "\n"
+
+
+def beton_path(data_dir: Path, dataset: str, split: str) -> Path:
+    """DATA_DIR/NAME/SPLIT.beton."""
+    return data_dir / dataset / f"{split}.beton"
+
+
+def manifest_path(beton: Path) -> Path:
+    """The manifest beside a beton."""
+    return beton.with_suffix(".json")
+
+
+def prepare_command(beton: Path, *options: str) -> str:
+    """The command line that makes this beton (with `--force`: makes it anew)."""
+    folder = beton.absolute().parent
+    default = folder.parent == Path("data").absolute()
+    return " ".join(["ali-fast prepare", folder.name, *options, *([] if default else [f"--data-dir {folder.parent}"])])
+
+
+def damaged(beton: Path, fault: str) -> DamagedError:
+    """The error for a split that is there but cannot be trusted: the file, the fault, and the line that mends it."""
+    return DamagedError(f"{beton}: {fault}; mend it with: {prepare_command(beton, '--force')}")
+
+
+def read_manifest(beton: Path) -> Manifest:
+    """The manifest beside `beton`, checked. Raises NotPreparedError if there is none, DamagedError if it is wrong."""
+    path = manifest_path(beton)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_MANIFEST_BYTES + 1)
+    except FileNotFoundError:
+        raise NotPreparedError(f"{path} is not there; make it with: {prepare_command(beton)}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        return _parse(raw, dataset=beton.absolute().parent.name, split=beton.stem)
+    except _Fault as fault:
+        raise DamagedError(f"{path}: {fault}; mend it with: {prepare_command(beton, '--force')}") from None
+
+
+class _Fault(Exception):
+    pass
+
+
+def _parse(raw: bytes, dataset: str, split: str) -> Manifest:
+    if len(raw) > MAX_MANIFEST_BYTES:
+        raise _Fault("too large for a manifest")
+    try:
+        values = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise _Fault("not JSON") from None
+    if not isinstance(values, dict) or values.get("format") != "ali-fast beton":
+        raise _Fault("not a manifest of ali-fast")
+    if values.get("version") != VERSION:
+        raise _Fault(f"manifest version {values.get('version')!r:.40}, this program reads {VERSION}")
+    for name, found, wanted in (
+        ("data set", values.get("dataset"), dataset),
+        ("split", values.get("split"), split),
+    ):
+        if found != wanted:
+            raise _Fault(f"is of another {name}: {found!r:.80}, not {wanted!r}")
+
+    def is_count(value: object) -> bool:
+        return type(value) is int and 0 < value < 1 << 48
+
+    def is_names(value: object) -> bool:
+        return isinstance(value, list) and len(value) <= 1 << 16 and all(isinstance(name, str) for name in value)
+
+    def is_hash(value: object) -> bool:
+        return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+    def is_shape(value: object) -> bool:
+        if not isinstance(value, list) or not all(type(n) is int and 0 < n <= 1 << 16 for n in value):
+            return False
+        return value == [2] or (len(value) == 3 and math.prod(value) <= 1 << 31)
+
+    def is_hashes(value: object) -> bool:
+        return isinstance(value, dict) and all(map(is_hash, value.values()))
+
+    checks = {
+        "count": is_count,
+        "shape": is_shape,
+        "classes": is_names,
+        "attributes": is_names,
+        "bytes": is_count,
+        "sha256": is_hash,
+        "source_sha256": is_hashes,
+        "options": lambda value: isinstance(value, dict),
+    }
+    for name, check in checks.items():
+        if not check(values.get(name)):
+            raise _Fault(f"its {name!r} is wrong: {values.get(name)!r:.80}")
+    arguments = {name: tuple(values[name]) if isinstance(values[name], list) else values[name] for name in checks}
+    manifest = Manifest(dataset=dataset, split=split, **arguments)
+    if values.get("fields") != manifest.fields:
+        raise _Fault(f"its 'fields' do not follow from the rest: {values.get('fields')!r:.200}")
+    return manifest
