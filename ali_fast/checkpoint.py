@@ -100,18 +100,15 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
     Raises DamagedCheckpointError, OSError if the file cannot be read, InputError for another format's.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        if broken is not None:
-            raise DamagedCheckpointError(f"the checksum of {broken} is wrong")
-        state = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, DamagedCheckpointError):
-        raise
-    except Exception as error:  # zipfile and torch raise many types on damaged bytes, none of them documented
-        raise DamagedCheckpointError(
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        ) from error
+    with path.open("rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                broken = archive.testzip()
+            state = torch.load(path, map_location=device, weights_only=True) if broken is None else None
+        except Exception as error:  # zipfile and torch raise many types on damaged bytes, none of them documented
+            raise DamagedCheckpointError(f"{type(error).__name__}: {' '.join(str(error).split())[:120]}") from error
+    if broken is not None:
+        raise DamagedCheckpointError(f"the checksum of {broken} is wrong")
     if not isinstance(state, dict) or "format" not in state:
         raise DamagedCheckpointError("it is no checkpoint of ali-fast")
     if state["format"] != FORMAT:

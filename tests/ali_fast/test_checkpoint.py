@@ -1,0 +1,175 @@
+import errno
+import itertools
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from ali_fast import checkpoint
+from ali_fast.errors import InputError
+
+
+def state(value: float, size: int = 64) -> dict:
+    return {"step": {"model": {"w": torch.full((size, size), float(value))}, "steps": int(value)}, "seconds": value}
+
+
+def save(directory, *steps, keep=3):
+    for step in steps:
+        checkpoint.save(directory, step, state(step), keep=keep)
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_round_trip_newest_n_and_latest(tmp_path):
+    save(tmp_path, 1, 20, 300, 4000, keep=2)
+    assert names(tmp_path) == ["latest.pt", "step-00000300.pt", "step-00004000.pt"]
+    path, found = checkpoint.read_newest(tmp_path, warn=pytest.fail)
+    assert path.name == "step-00004000.pt"
+    assert torch.equal(found["step"]["model"]["w"], torch.full((64, 64), 4000.0))
+    latest = torch.load(tmp_path / "latest.pt", weights_only=True)
+    assert latest["step"]["steps"] == 4000
+
+
+def test_order_is_by_number_not_by_name(tmp_path):
+    save(tmp_path, 99_999_999, 100_000_000)
+    assert [p.name for p in checkpoint.list_checkpoints(tmp_path)] == ["step-100000000.pt", "step-99999999.pt"]
+
+
+def test_empty_directory(tmp_path):
+    assert checkpoint.read_newest(tmp_path, warn=pytest.fail) is None
+
+
+def damages():
+    def cut(raw):
+        return raw[:-1000]
+
+    def half(raw):
+        return raw[: len(raw) // 2]
+
+    def empty(raw):
+        return b""
+
+    def text(raw):
+        return b"no checkpoint at all\n" * 100
+
+    def flipped_weight(raw):
+        at = raw.index(torch.full((4,), 2.0).numpy().tobytes()) + 2
+        return raw[:at] + bytes([raw[at] ^ 0x10]) + raw[at + 1 :]
+
+    return (cut, half, empty, text, flipped_weight)
+
+
+@pytest.mark.parametrize("damage", damages(), ids=lambda d: d.__name__)
+def test_damaged_is_never_taken(tmp_path, damage):
+    save(tmp_path, 1, 2)
+    newest = tmp_path / "step-00000002.pt"
+    newest.write_bytes(damage(newest.read_bytes()))
+    lines = []
+    path, found = checkpoint.read_newest(tmp_path, warn=lines.append)
+    assert (path.name, found["step"]["steps"]) == ("step-00000001.pt", 1)
+    assert len(lines) == 1
+    assert "\n" not in lines[0]
+    assert str(newest) in lines[0]
+
+
+def test_every_flipped_byte_is_refused_or_harmless(tmp_path):
+    """torch's reader alone takes most of these: the weights it gives are wrong without a word."""
+    checkpoint.save(tmp_path, 7, state(7, size=8), keep=1)
+    path = tmp_path / "step-00000007.pt"
+    raw = path.read_bytes()
+    good = state(7, size=8)
+    for at in range(0, len(raw), 3):
+        path.write_bytes(raw[:at] + bytes([raw[at] ^ 0xFF]) + raw[at + 1 :])
+        try:
+            found = checkpoint.read(path)
+        except (checkpoint.DamagedCheckpointError, InputError):
+            continue
+        assert torch.equal(found["step"]["model"]["w"], good["step"]["model"]["w"]), at
+        assert (found["step"]["steps"], found["seconds"]) == (7, 7), at
+
+
+def test_all_damaged_is_an_error_not_a_fresh_start(tmp_path):
+    save(tmp_path, 1, 2)
+    for path in checkpoint.list_checkpoints(tmp_path):
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match="none of the 2 checkpoints"):
+        checkpoint.read_newest(tmp_path, warn=lambda _: None)
+
+
+def test_a_damaged_later_one_does_not_push_out_a_good_one(tmp_path):
+    save(tmp_path, 10, 20, keep=1)
+    save(tmp_path, 10, keep=1)
+    (tmp_path / "step-00000030.pt").write_bytes(b"cut")
+    save(tmp_path, 20, keep=1)  # the run fell back to 10 and has come to 20 again
+    assert names(tmp_path) == ["latest.pt", "step-00000020.pt"]
+
+
+def test_half_written_part_is_no_checkpoint_and_is_cleared(tmp_path):
+    save(tmp_path, 1)
+    (tmp_path / "step-00000002.part").write_bytes(b"half")
+    assert checkpoint.read_newest(tmp_path, warn=pytest.fail)[1]["step"]["steps"] == 1
+    save(tmp_path, 3)
+    assert "step-00000002.part" not in names(tmp_path)
+
+
+def test_disk_full_keeps_the_last_good_one(tmp_path):
+    save(tmp_path, 1)
+    (tmp_path / "step-00000002.part").symlink_to("/dev/full")  # every write there fails with ENOSPC
+    with pytest.raises(InputError, match=r"no space left .* step-00000001.pt is the last good one") as caught:
+        save(tmp_path, 2)
+    assert caught.value.__cause__.errno == errno.ENOSPC
+    assert names(tmp_path) == ["latest.pt", "step-00000001.pt"]
+    assert checkpoint.read_newest(tmp_path, warn=pytest.fail)[1]["step"]["steps"] == 1
+
+
+def test_another_format_is_refused(tmp_path):
+    torch.save({"format": 99}, tmp_path / "step-00000001.pt")
+    with pytest.raises(InputError, match="format 99"):
+        checkpoint.read_newest(tmp_path, warn=pytest.fail)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save({"format": checkpoint.FORMAT, "x": Evil()}, tmp_path / "step-00000001.pt")
+    with pytest.raises(InputError, match="none of the 1 checkpoints"):
+        checkpoint.read_newest(tmp_path, warn=lambda _: None)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_kill_at_any_moment_leaves_a_good_newest(tmp_path):
+    for attempt in range(20):
+        reader, writer = os.pipe()
+        child = os.fork()  # torch is loaded already: no three seconds a kill
+        if child == 0:
+            for step in itertools.count(1):
+                checkpoint.save(tmp_path, step, {"step": step, "w": torch.full((400, 400), float(step))}, keep=2)
+                os.write(writer, step.to_bytes(8, "big"))
+        os.close(writer)
+        said = os.read(reader, 8)
+        time.sleep(attempt * 0.001)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        while more := os.read(reader, 1 << 16):
+            said = more
+        os.close(reader)
+        _, found = checkpoint.read_newest(tmp_path, warn=pytest.fail)
+        assert found["step"] >= int.from_bytes(said[-8:], "big")
+        assert bool((found["w"] == found["step"]).all())
+        for path in checkpoint.list_checkpoints(tmp_path):
+            path.unlink()
+
+
+def test_another_network_is_named(tmp_path):
+    here = {"a": torch.zeros(2, 3), "b": torch.zeros(4)}
+    checkpoint.check_same_network(dict(here), here, tmp_path)
+    with pytest.raises(InputError, match=r"a is \[2, 4\] there and \[2, 3\] here"):
+        checkpoint.check_same_network({"a": torch.zeros(2, 4), "b": torch.zeros(4)}, here, tmp_path)
+    with pytest.raises(InputError, match="it has no b; it has c, which this network lacks"):
+        checkpoint.check_same_network({"a": torch.zeros(2, 3), "c": torch.zeros(4)}, here, tmp_path)

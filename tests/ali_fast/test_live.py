@@ -1,0 +1,67 @@
+import io
+
+from rich.console import Console
+
+from ali_fast.live import LiveLine, clock
+
+LINE = {
+    "step": 20,
+    "images_per_second": 1234.5,
+    "loss_d": 1.2345,
+    "loss_g": 1.5,
+    "score_data": 0.61,
+    "score_sample": 0.39,
+    "sigma": 0.4,
+    "reconstruction_error": 0.0312,
+    "data_wait_share": 0.02,
+}
+WON = {"score_data": 0.999, "score_sample": 0.001}
+
+
+def test_clock():
+    assert [clock(s) for s in (0, 59.6, 61, 3599, 3600, 90061)] == [
+        "0:00",
+        "1:00",
+        "1:01",
+        "59:59",
+        "1:00:00",
+        "25:01:01",
+    ]
+
+
+def lines(*ticks, terminal=False):
+    out = io.StringIO()
+    live = LiveLine(
+        Console(file=out, force_terminal=terminal, width=200), total_steps=100, steps_per_epoch=10, start_step=0
+    )
+    live.advance(1)
+    for tick in ticks:
+        live.advance(tick["step"])
+        live.tick(tick)
+    live.close()
+    return out.getvalue()
+
+
+def test_a_plain_line_a_tick():
+    (line,) = lines(LINE).splitlines()
+    for part in (
+        "epoch 2.0/10.0",
+        "step 20/100",
+        "left",
+        "1,234 images/s",
+        "L_d 1.234",
+        "L_g 1.500",
+        "D(x,z_hat) 0.61",
+    ):
+        assert part in line
+    for part in ("D(x_tilde,z) 0.39", "sigma 0.400", "rec 0.0312", "data wait 2%"):
+        assert part in line
+
+
+def test_a_won_game_is_said_once_until_it_is_open_again():
+    said = lines(LINE, LINE | WON, LINE | WON, LINE, LINE | WON)
+    assert said.count("the discriminator has won") == 2
+
+
+def test_on_a_terminal():
+    assert "D(x,z_hat) 0.61" in lines(LINE, terminal=True)

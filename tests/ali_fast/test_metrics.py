@@ -1,0 +1,72 @@
+import json
+import math
+
+import pytest
+
+from ali_fast.metrics import MetricsFile, TensorBoard, read_metrics, winner
+
+
+@pytest.mark.parametrize(
+    ("score_data", "score_sample", "expected"),
+    [
+        (0.991, 0.009, "discriminator"),
+        (0.009, 0.991, "generator"),
+        (0.99, 0.009, None),  # the bounds themselves are not beyond them
+        (0.991, 0.01, None),
+        (0.5, 0.5, None),
+        (0.999, 0.999, None),
+    ],
+)
+def test_winner(score_data, score_sample, expected):
+    assert winner(score_data, score_sample) == expected
+
+
+def write(path, steps, *, resume_at=0):
+    file = MetricsFile(path, step=resume_at)
+    for step in steps:
+        file.append({"step": step, "loss_d": step / 2})
+    file.close()
+
+
+def test_each_tick_once_after_resume(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write(path, [10, 20, 30, 40])
+    write(path, [30, 40, 50], resume_at=20)  # killed at 40 with a checkpoint of 20
+    assert [line["step"] for line in read_metrics(path)] == [10, 20, 30, 40, 50]
+
+
+@pytest.mark.parametrize("tail", [b'{"step": 30, "lo', b'{"step": 30}', b"\x00\x00\n", b"[]\n", b'{"loss_d": 1.0}\n'])
+def test_half_written_or_damaged_tail_is_cut(tmp_path, tail):
+    path = tmp_path / "metrics.jsonl"
+    write(path, [10, 20])
+    with path.open("ab") as file:
+        file.write(tail)
+    write(path, [30], resume_at=25)
+    assert [line["step"] for line in read_metrics(path)] == [10, 20, 30]
+
+
+def test_fresh_run_over_an_old_file_starts_anew(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write(path, [10, 20])
+    write(path, [10], resume_at=0)
+    assert [line["step"] for line in read_metrics(path)] == [10]
+
+
+def test_not_finite_becomes_null(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    file = MetricsFile(path, step=0)
+    file.append({"step": 1, "step_ms": math.nan, "loss_d": math.inf, "loss_g": 0.5, "winner": None})
+    file.close()
+    assert json.loads(path.read_text()) == {"step": 1, "step_ms": None, "loss_d": None, "loss_g": 0.5, "winner": None}
+
+
+def test_tensorboard_drops_what_a_killed_process_wrote(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for start, steps in ((0, (10, 20, 30)), (20, (30, 40))):
+        board = TensorBoard(tmp_path, step=start)
+        for step in steps:
+            board.add_tick({"step": step, "loss_d": float(step + start)})
+        board.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss_d")] == [(10, 10.0), (20, 20.0), (30, 50.0), (40, 60.0)]

@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from ali_fast.errors import InputError
+from ali_fast.pictures import list_pictures, read_pictures
+
+
+def test_same_size_is_read_unchanged(tmp_path):
+    for channels in (1, 3):
+        pixels = np.random.default_rng(0).integers(0, 256, (9, 7, channels), dtype=np.uint8)
+        path = tmp_path / f"{channels}.png"
+        Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(path)
+        assert np.array_equal(read_pictures([path], (9, 7, channels))[0], pixels)
+
+
+def test_modes_and_sizes_come_to_one_shape(tmp_path):
+    for i, (mode, size) in enumerate(
+        [("RGBA", (40, 20)), ("P", (20, 40)), ("1", (5, 5)), ("L", (8, 8)), ("CMYK", (9, 9))]
+    ):
+        Image.new(mode, size).save(tmp_path / f"{i}.{'tif' if mode == 'CMYK' else 'png'}")
+    files = list_pictures([tmp_path])
+    assert [f.name for f in files] == ["0.png", "1.png", "2.png", "3.png", "4.tif"]
+    assert read_pictures(files, (8, 8, 1)).shape == (5, 8, 8, 1)
+    assert read_pictures(files, (8, 8, 3)).shape == (5, 8, 8, 3)
+
+
+def test_crop_is_centred(tmp_path):
+    pixels = np.zeros((8, 24), dtype=np.uint8)
+    pixels[:, 8:16] = 200
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    assert (read_pictures([tmp_path / "wide.png"], (8, 8, 1)) == 200).all()
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    with pytest.raises(InputError, match=r"bad.png is no readable image"):
+        read_pictures([tmp_path / "bad.png"], (8, 8, 1))
+    with pytest.raises(InputError, match="no such image"):
+        list_pictures([tmp_path / "absent.png"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="has no images"):
+        list_pictures([tmp_path / "empty"])

@@ -1,0 +1,59 @@
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from ali_fast.config import TrainConfig
+from ali_fast.errors import InputError
+from ali_fast.run_directory import RunDirectory
+
+
+def config(path: Path, **changed) -> TrainConfig:
+    return TrainConfig(dataset="digits", run_dir=path, **changed).resolved()
+
+
+def test_adopt_again_lengthened_and_with_another_cadence(tmp_path):
+    run = RunDirectory(tmp_path / "a")
+    with run.locked():
+        run.adopt(config(run.path))
+        run.adopt(config(run.path))
+        longer = config(run.path, epochs=9, tick_images=100, keep=5, checkpoint_ticks=1, minutes=2.0)
+        run.adopt(longer)
+    assert run.read_config() == longer
+
+
+def test_another_configuration_names_the_fields_and_changes_nothing(tmp_path):
+    run = RunDirectory(tmp_path / "a")
+    with run.locked():
+        run.adopt(config(run.path))
+        before = run.config.read_bytes()
+        with pytest.raises(InputError, match=r"batch_size: 100 -> 50; learning_rate: 0.0002 -> 0.001") as caught:
+            run.adopt(config(run.path, batch_size=50, learning_rate=1e-3, epochs=3))
+        assert "epochs" not in str(caught.value)
+        assert run.config.read_bytes() == before
+
+
+def test_two_trainings_and_a_killed_one(tmp_path):
+    run = RunDirectory(tmp_path / "a")
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with run.locked():
+            os.write(writer, b"in")
+            signal.pause()
+    assert os.read(reader, 2) == b"in"
+    with pytest.raises(InputError, match="another training is running"), run.locked():
+        pass
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with run.locked():  # the kill left no lock behind
+        pass
+
+
+def test_no_run_and_foreign_config(tmp_path):
+    with pytest.raises(InputError, match="is no run directory"):
+        RunDirectory(tmp_path / "absent").read_config()
+    (tmp_path / "config.json").write_text('{"model": "resnet"}')
+    with pytest.raises(InputError, match=r"config.json: .*unknown fields model"):
+        RunDirectory(tmp_path).read_config()
