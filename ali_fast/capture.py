@@ -1,4 +1,4 @@
-"""How the step runs: eager or compiled (CUDA graphs take their place here)."""
+"""How the step runs: eager, compiled, or compiled and captured as one CUDA graph: the same call."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 import torch._dynamo.config
+from torch import Tensor
 from torch._inductor import config as inductor
 
 R = TypeVar("R")
@@ -32,3 +33,39 @@ def compiled(function: Callable[..., R], device: torch.device) -> Callable[..., 
     torch._dynamo.config.trace_autograd_ops = True
     options = CUDA_OPTIONS if device.type == "cuda" else {}
     return torch.compile(function, fullgraph=True, dynamic=False, options=dict(options))
+
+
+class Graphed:
+    """`function(images)`, which works on the device alone, captured in one CUDA graph and replayed.
+
+    The first WARM_UP calls run as they are, on a side stream: they compile, pick algorithms and fill the
+    optimizers' states. They are calls like the others, so a captured run is the run without capture. Then the
+    next call captures; from there on a call copies its images into the graph's own buffer and replays. The
+    default generator's state is a pair of device tensors that each replay advances (torch registers it).
+    """
+
+    WARM_UP = 3
+
+    def __init__(self, function: Callable[[Tensor], None]):
+        self.function = function
+        self.calls = 0
+        self.stream = torch.cuda.Stream()
+        self.graph = torch.cuda.CUDAGraph()
+        self.images: Tensor | None = None
+
+    def __call__(self, images: Tensor) -> None:
+        self.calls += 1
+        if self.calls <= self.WARM_UP:
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                self.function(images)
+            torch.cuda.current_stream().wait_stream(self.stream)
+            return
+        if self.images is None:
+            self.images = images.clone()
+            with torch.cuda.graph(self.graph):
+                self.function(self.images)
+        assert images.shape == self.images.shape, "a captured step takes batches of one size"
+        if images.data_ptr() != self.images.data_ptr():
+            self.images.copy_(images, non_blocking=True)
+        self.graph.replay()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ali_fast.capture import compiled
+from ali_fast.capture import Graphed, compiled
 from ali_fast.model import ALI
 from ali_fast.objective import Outcome, Route, ali, cheapest_route
 from ali_fast.optim import Adams
@@ -22,7 +22,7 @@ class Step:
     """`step(images)` plays one game and moves both players; between `read_metrics` the host waits for nothing.
 
     dtype: what the networks compute in, by default the model's own (bf16, fp16: AMP, with float32 masters).
-    route: how both gradients are taken; by default the cheapest exact way.
+    route: how both gradients are taken; by default the cheapest exact way. cuda_graph: capture the whole of it.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class Step:
         dtype: torch.dtype | None = None,
         route: Route | None = None,
         compile: bool = True,
+        cuda_graph: bool = False,
     ):
         master = next(model.parameters())
         self.model, self.device, self.dtype = model.train(), master.device, dtype or master.dtype
@@ -54,6 +55,7 @@ class Step:
         self.counter = torch.zeros((), dtype=torch.int64, device=self.device)
         play = self._play
         self.play: Callable[..., Outcome] = compiled(play, self.device) if compile else play
+        self.run: Callable[[Tensor], None] = Graphed(self._run) if cuda_graph else self._run
 
     def _play(self, images: Tensor, z: Tensor, seeds: Tensor, scale: Tensor | None) -> Outcome:
         x = to_x(images, self.model.architecture.image_size, self.dtype)
@@ -67,6 +69,12 @@ class Step:
 
     def __call__(self, images: Tensor) -> None:
         """images: uint8 [B, H, W, C] on the device."""
+        self.run(images)
+        self.steps += 1
+        self.summed += 1
+
+    def _run(self, images: Tensor) -> None:
+        """What happens on the device, and all that a CUDA graph holds."""
         z, seeds = self.noise(len(images))
         self.update(self.play(images, z, seeds, self.adams.scale))
 
@@ -83,8 +91,6 @@ class Step:
         bad = (self.first_bad < 0) & ~values.isfinite().all()
         self.first_bad.copy_(torch.where(bad, self.counter, self.first_bad))
         self.counter += 1
-        self.steps += 1
-        self.summed += 1
 
     def read_metrics(self) -> dict[str, float]:
         """Means since the last reading, by the names of METRICS; waits for the device."""
