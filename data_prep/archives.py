@@ -198,6 +198,8 @@ def zip_entries(path: Path) -> Iterator[ZipEntry]:
             raise InputError(f"{archive}: {name!r} is a link or a device")
         if flags & 0x2041 or method not in (0, 8):
             raise InputError(f"{archive}: {name!r} is encrypted, or packed by a method other than store and deflate")
+        if offset + 30 + packed > start:
+            raise InputError(f"{archive}: {name!r} does not lie before the archive's directory")
         yield ZipEntry(name, offset, packed, full, method, crc)
 
 

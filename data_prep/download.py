@@ -18,11 +18,13 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from tqdm import tqdm
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from ali_fast.errors import InputError
 
@@ -56,6 +58,13 @@ def obtain(file: Published, source: Path | None, downloads: Path) -> Path:
         raise InputError(f"--source {source}: no {file.name} there" + ("" if source.exists() else " (no such path)"))
     verify(file, path)
     return path
+
+
+def folder_of(source: Path | None, names: Sequence[str]) -> Path | None:
+    """`source`, which has to be a folder because several files are needed."""
+    if source is not None and not source.is_dir():
+        raise InputError(f"--source {source}: not a folder; give the folder of {', '.join(names)}")
+    return source
 
 
 def verify(file: Published, path: Path) -> None:
@@ -115,11 +124,13 @@ def _complete(file: Published, out: BinaryIO) -> None:
     if missing > free:
         raise InputError(f"{out.name}: {missing >> 20} MiB more are needed, {free >> 20} MiB are free on that disk")
     print(f"downloading {file.url} ({file.size / 1e6:.0f} MB)", file=sys.stderr)
-    with tqdm(total=file.size, initial=out.tell(), unit="B", unit_scale=True, desc=file.name, disable=None) as bar:
+    columns = (TextColumn(file.name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(file.name, total=file.size)
         for attempt in range(ATTEMPTS):
             try:
                 while out.tell() < file.size:
-                    _transfer(file, out, bar)
+                    _transfer(file, out, lambda: progress.update(task, completed=out.tell()))
                 out.flush()
                 return
             except _PassingError as failure:
@@ -129,13 +140,12 @@ def _complete(file: Published, out: BinaryIO) -> None:
     raise _no_way(file, f"{reason} ({ATTEMPTS} attempts)")
 
 
-def _transfer(file: Published, out: BinaryIO, bar: tqdm) -> None:
+def _transfer(file: Published, out: BinaryIO, moved: Callable[[], None]) -> None:
     """One request: from where `out` ends to the end of the file, or to a failure."""
     start = out.tell()
     with _connect(file, start) as response:
         if response.status == 200 and start:  # the server knows no ranges
             out.truncate(out.seek(0))
-            bar.reset()
             start = 0
         headers = response.headers
         total = headers.get("Content-Range", "").rpartition("/")[2] if start else headers.get("Content-Length", "")
@@ -150,7 +160,7 @@ def _transfer(file: Published, out: BinaryIO, bar: tqdm) -> None:
             if not data:
                 raise _PassingError(f"the connection closed after {out.tell()} of {file.size} bytes")
             out.write(data[: file.size - out.tell()])
-            bar.update(len(data))
+            moved()
             window_bytes += len(data)
             if (elapsed := time.monotonic() - window_at) > STALL_S:
                 if window_bytes < LEAST_RATE * elapsed:

@@ -43,10 +43,12 @@ UPRIGHT = {
 }
 
 
-def decode(data: bytes, name: str, *, formats: tuple[str, ...] = FORMATS) -> Image.Image:
-    """The whole image in mode L, RGB or RGBA."""
+def decode(data: bytes, name: str, *, formats: tuple[str, ...], size: tuple[int, int]) -> Image.Image:
+    """The whole image, which has to be `size` (width, height), in mode L, RGB or RGBA."""
     with _faults(name):
         image = _open(data, name, formats)
+        if image.size != size:
+            raise InputError(f"image {name}: {image.size[0]} x {image.size[1]} pixels, should be {size[0]} x {size[1]}")
         return _plain(image, name)
 
 

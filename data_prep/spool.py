@@ -1,4 +1,4 @@
-"""Raw bytes put aside on disk: written once in order, then read at random, lazily, by any number of processes.
+"""Raw bytes put aside on disk: written once, then read at random, lazily, by any number of processes.
 
 Compressed sources (a .tar.gz, a .mat) cannot be read at random, and SVHN's extra split is 1.6 GB once unpacked: from
 a file a reader takes one image at a time, and nothing grows with the data set but the system's page cache.
@@ -40,16 +40,19 @@ class Spool:
     def __getstate__(self) -> dict[str, object]:
         return {"path": self.path, "size": self.size}
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes, offset: int | None = None) -> None:
+        """Put `data` at `offset`, by default after what lies last."""
+        at = self.size if offset is None else offset
         view = memoryview(data)
         try:
             while view:
-                view = view[self._file.write(view) :]
+                written = os.pwrite(self._file.fileno(), view, at)
+                view, at = view[written:], at + written
         except OSError as error:
             raise InputError(
                 f"cannot write to {self.path.parent}: {error.strerror}; free space or use another --data-dir"
             ) from None
-        self.size += len(data)
+        self.size = max(self.size, at)
 
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes at `offset`."""

@@ -1,0 +1,130 @@
+"""Anyone's images, as squares of one size: the rule for sizes and modes is that of images.py.
+
+Images are looked for in the folder and below; hidden files and what has no image's suffix are passed over. If every
+image lies in one of two or more sub-folders, those are the classes, in the order of their names; if none does, there
+are no labels. The images, sorted by path, are shuffled by the seed; the first ones are test, the next ones valid, the
+rest train.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ali_fast.errors import InputError
+from data_prep.images import SUFFIXES, decode_square
+from data_prep.located import Loose, Names
+from data_prep.writer import Sample, Split
+
+MAX_CLASSES = 32_767
+
+
+def open_source(
+    source: Path | None,
+    downloads: Path,
+    *,
+    size: int | None = None,
+    channels: int = 3,
+    seed: int = 0,
+    valid_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    batch_size: int = 100,
+) -> dict[str, Split]:
+    """Splits of size x size images with 1 or 3 channels; train has to hold `batch_size` images, the others one each.
+
+    Raises InputError: no folder, no images, too few, images both beside and inside class folders, a wrong option.
+    """
+    if source is None or not source.is_dir():
+        raise InputError(f"folder needs --source, a folder of images; {source} is not one")
+    if size is None or not 1 <= size <= 1024 or channels not in (1, 3):
+        raise InputError(f"folder needs a preset or a size: size {size}, 1 to 1024; channels {channels}, 1 or 3")
+    if not (0 < valid_fraction < 1 and 0 < test_fraction < 1 and valid_fraction + test_fraction < 1):
+        raise InputError(
+            f"valid fraction {valid_fraction}, test fraction {test_fraction}: each above 0, together below 1"
+        )
+    if seed < 0:
+        raise InputError(f"seed {seed}: 0 or more")
+    paths = sorted(_images(source, "", set()))
+    if not paths:
+        raise InputError(f"{source}: not one image in it; files ending in {', '.join(SUFFIXES)} are looked for")
+    classes, labels = _classes(source, paths)
+    images = Loose(source, Names(paths))
+    count = len(paths)
+    order = np.random.default_rng(seed).permutation(count)
+    tests, valids = (max(1, round(fraction * count)) for fraction in (test_fraction, valid_fraction))
+    if count - tests - valids < batch_size:
+        raise InputError(
+            f"{source}: {count} images, which leaves {max(0, count - tests - valids)} to train on after {valids} for "
+            f"validation and {tests} for the test; one batch of {batch_size} is the least"
+        )
+    digests = {"listing": images.sha256()}
+    bounds = {"train": (tests + valids, count), "valid": (tests, tests + valids), "test": (0, tests)}
+    return {
+        split: Split(
+            high - low,
+            (size, size, channels),
+            _Reader(images, labels, order[low:high], size, channels),
+            classes,
+            source_sha256=digests,
+        )
+        for split, (low, high) in bounds.items()
+    }
+
+
+def _images(root: Path, inside: str, seen: set[tuple[int, int]]) -> Iterator[str]:
+    """Paths from `root` of the image files below root/inside. `seen` folders: links may lead in circles."""
+    try:
+        status = os.stat(root / inside)
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(root / inside) as entries:
+            folders = []
+            for entry in entries:
+                if entry.name.startswith((".", "__MACOSX")):
+                    continue
+                path = f"{inside}/{entry.name}" if inside else entry.name
+                if entry.is_dir():
+                    folders.append(path)
+                elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+                    yield path
+    except OSError as error:
+        raise InputError(f"cannot read {root / inside}: {error.strerror}") from None
+    for path in sorted(folders):
+        yield from _images(root, path, seen)
+
+
+def _classes(source: Path, paths: list[str]) -> tuple[tuple[str, ...], np.ndarray | None]:
+    """(class names, int16 [N] labels), or ((), None) without class folders."""
+    tops = [path.partition("/")[0] if "/" in path else "" for path in paths]
+    classes = sorted(set(tops))
+    if len(classes) < 2:
+        return (), None
+    if classes[0] == "":
+        raise InputError(
+            f"{source}: images both in it ({paths[tops.index('')]}) and in sub-folders ({classes[1]}): "
+            "move all of them into class folders, or all into one folder"
+        )
+    if len(classes) > MAX_CLASSES:
+        raise InputError(f"{source}: {len(classes)} class folders, at most {MAX_CLASSES} are accepted")
+    number = {name: label for label, name in enumerate(classes)}
+    return tuple(classes), np.array([number[top] for top in tops], np.int16)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    images: Loose
+    labels: np.ndarray | None  # int16, of all images
+    rows: np.ndarray  # int64: this split's among all images
+    size: int
+    channels: int
+
+    def __call__(self, index: int) -> Sample:
+        row = int(self.rows[index])
+        data, name = self.images.read(row)
+        pixels = decode_square(data, name, self.size, self.channels, upright=True)
+        return Sample(pixels, None if self.labels is None else int(self.labels[row]))

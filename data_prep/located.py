@@ -1,0 +1,106 @@
+"""Where many images' bytes are, compactly enough for ImageNet: loose files under a folder, or ranges of tar archives.
+
+Both have `names` and `read(i) -> (bytes, name)`, open what they read anew each time, and so may be read from any
+process; both pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ali_fast.errors import InputError
+from data_prep.archives import Range, tar_ranges
+from data_prep.images import MAX_FILE_BYTES, read_image_file
+from data_prep.spool import read_at
+
+
+class Names:
+    """Many strings as one run of bytes: 8 bytes and its length each, where a str takes 49 more."""
+
+    def __init__(self, names: Iterable[str]):
+        run, ends = bytearray(), array("q")
+        for name in names:
+            run += os.fsencode(name)
+            ends.append(len(run))
+        self._run, self._ends = bytes(run), np.frombuffer(ends, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> str:
+        start = int(self._ends[index - 1]) if index else 0
+        return os.fsdecode(self._run[start : int(self._ends[index])])
+
+    def sha256(self) -> str:
+        return hashlib.sha256(self._run + self._ends.tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Loose:
+    """Files under `folder`; a name is the path from there."""
+
+    folder: Path
+    names: Names
+
+    def read(self, index: int) -> tuple[bytes, str]:
+        name = self.names[index]
+        return read_image_file(self.folder / name, name), name
+
+    def sha256(self) -> str:
+        """What identifies them without reading them: the sha256 of their names and sizes."""
+        digest = hashlib.sha256()
+        for index in range(len(self.names)):
+            name = self.names[index]
+            try:
+                size = (self.folder / name).stat().st_size
+            except OSError as error:
+                raise InputError(f"image {name}: cannot be read: {error.strerror}") from None
+            digest.update(os.fsencode(f"{name}\0{size}\n"))
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Members of uncompressed tars."""
+
+    tars: tuple[Path, ...]
+    names: Names
+    places: np.ndarray  # int64 [N, 3]: which tar, offset, size
+
+    @staticmethod
+    def of(tars: tuple[Path, ...], members: Iterable[tuple[int, Range]]) -> Packed:
+        """From (which tar, member) pairs."""
+        places = array("q")
+
+        def named() -> Iterable[str]:
+            for which, member in members:
+                places.extend((which, member.offset, member.size))
+                yield member.name
+
+        names = Names(named())
+        return Packed(tars, names, np.frombuffer(places, np.int64).reshape(-1, 3))
+
+    def read(self, index: int) -> tuple[bytes, str]:
+        tar, offset, size = self.places[index].tolist()
+        return read_at(self.tars[tar], offset, size), self.names[index]
+
+
+def tar_members(tar: Path, start: int = 0, end: int | None = None, label: str = "") -> list[Range]:
+    """The regular files of an uncompressed tar (or of the tar at bytes `start`..`end` inside it), sorted by name."""
+    label = label or tar.name
+    try:
+        with tar.open("rb", buffering=0) as file:
+            members = sorted(tar_ranges(file, label, start, tar.stat().st_size if end is None else end))  # type: ignore
+    except OSError as error:
+        raise InputError(f"cannot read {tar}: {error.strerror}") from None
+    for member in members:
+        if member.size > MAX_FILE_BYTES:
+            raise InputError(f"{label}: {member.name!r} of {member.size} bytes")
+    return members
