@@ -385,13 +385,9 @@ DIGITS = Architecture(
     image_size=8,
     z_dim=16,
     slope=0.1,
-    encoder=(conv_bn(3, 1, 64), conv_bn(4, 2, 128), conv_bn(2, 1, 128), codes(16)),
-    decoder=(transposed_bn(2, 1, 128), transposed_bn(4, 2, 64), transposed_bn(3, 1, 32), image(1)),
-    discriminator_x=(
-        maxout(3, 1, 128, 0.2),
-        maxout(4, 2, 128, 0.2),
-        maxout(2, 1, 128, 0.2),
-    ),
+    encoder=(conv_bn(3, 1, 32), conv_bn(4, 2, 64), conv_bn(2, 1, 128), codes(16)),
+    decoder=(transposed_bn(2, 1, 64), transposed_bn(4, 2, 32), transposed_bn(3, 1, 32), image(1)),
+    discriminator_x=(maxout(3, 1, 64, 0.2), maxout(4, 2, 64, 0.2), maxout(2, 1, 128, 0.2)),
     discriminator_z=(maxout(1, 1, 128, 0.2), maxout(1, 1, 128, 0.2)),
     discriminator_xz=(maxout(1, 1, 256, 0.2), maxout(1, 1, 256, 0.2), logit(0.2)),
 )

@@ -1,0 +1,85 @@
+"""The direction of imports: data goes one way, and so does knowledge of it."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("ali_fast", "csrc_triton", "data_prep", "profiles")
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in PACKAGES
+    for path in (ROOT / package).rglob("*.py")
+}
+
+
+def imports(module: str) -> set[str]:
+    """Full names of what a module imports anywhere, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def importers(*targets: str) -> set[str]:
+    """Modules that import one of `targets` or something inside it."""
+    return {
+        module
+        for module in MODULES
+        if any(name == t or name.startswith(t + ".") for name in imports(module) for t in targets)
+    }
+
+
+def test_kernels_know_torch_and_triton_only():
+    for module in MODULES:
+        if module.startswith("csrc_triton"):
+            top = {name.split(".")[0] for name in imports(module)} - set(sys.stdlib_module_names)
+            assert top <= {"torch", "triton", "csrc_triton"}, module
+
+
+@pytest.mark.parametrize("module", ["config", "arch", "presets", "errors", "describe", "data.schema", "kernels"])
+def test_light_modules_import_the_standard_library_and_each_other(module):
+    code = f"import sys, ali_fast.{module}; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not {"torch", "numpy", "triton", "ffcv"} & set(loaded.stdout.split())
+
+
+def test_data_prep_knows_the_schema_and_nothing_else_of_ours():
+    allowed = ("ali_fast.data.schema", "ali_fast.data.beton", "ali_fast.errors")
+    for module in MODULES:
+        if module.startswith("data_prep"):
+            ours = {name for name in imports(module) if name.startswith(("ali_fast", "csrc_triton", "profiles"))}
+            outside = {name for name in ours if not name.startswith(allowed)}
+            assert outside <= {"ali_fast", "ali_fast.data"}, f"{module}: {outside}"
+
+
+def test_only_the_command_line_imports_data_prep():
+    outside = {module for module in importers("data_prep") if not module.startswith("data_prep")}
+    assert outside <= {"ali_fast.commands", "ali_fast.cli"}
+
+
+def test_nothing_imports_profiles():
+    assert {m for m in importers("profiles") if not m.startswith("profiles")} == set()
+
+
+def test_what_a_run_writes_does_not_know_the_networks():
+    for module in ("metrics", "checkpoint", "figures", "environment"):
+        assert not {"ali_fast.model", "ali_fast.step", "ali_fast.train"} & imports(f"ali_fast.{module}")
+
+
+def test_ffcv_is_imported_in_two_rooms_only():
+    rooms = {module.split(".")[0] for module in importers("ffcv")}
+    assert rooms <= {"ali_fast", "data_prep"}
+    assert all(m.startswith(("ali_fast.data.", "data_prep.")) for m in importers("ffcv"))
+
+
+def test_below_train_nothing_takes_the_whole_configuration():
+    below = ("layers", "model", "objective", "optim", "step", "capture", "pixels", "kernels")
+    assert not {f"ali_fast.{module}" for module in below} & importers("ali_fast.config")
