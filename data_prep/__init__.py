@@ -21,11 +21,10 @@ DATASETS: dict[str, tuple[str, ...]] = {
     "digits": ("train", "valid", "test"),
     "fashion-mnist": ("train", "valid", "test"),
     "cifar10": ("train", "valid", "test"),
-    "svhn": ("train", "valid", "test", "extra"),
+    "svhn": ("train", "test", "extra"),
     "celeba": ("train", "valid", "test"),
-    "imagenet64": ("train", "valid", "test"),
+    "imagenet64": ("train", "valid"),
     "folder": ("train", "valid", "test"),
-    "mixture": ("train", "valid", "test"),
 }
 """Each data set's splits."""
 

@@ -23,9 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         for manifest in prepare(given.pop("dataset"), **given):
-            print(
-                f"{manifest.split}: {manifest.count:,} of {'x'.join(map(str, manifest.shape))}, {manifest.bytes:,} bytes"
-            )
+            shape = "x".join(map(str, manifest.shape))
+            print(f"{manifest.split}: {manifest.count:,} of {shape}, {manifest.bytes:,} bytes")
     except InputError as error:
         print(f"data_prep: {error}", file=sys.stderr)
         return 2

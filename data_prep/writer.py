@@ -157,7 +157,7 @@ def _write_blocks(file: BinaryIO, blocks: np.ndarray, offsets: np.ndarray) -> No
     breaks = (np.flatnonzero(np.diff(offsets) != blocks.shape[1]) + 1).tolist()
     for low, high in zip([0, *breaks], [*breaks, len(blocks)], strict=True):
         file.seek(offsets[low])
-        file.write(blocks[low:high])
+        file.write(blocks[low:high].data)
 
 
 def _write_tables(

@@ -149,7 +149,7 @@ class Beton:
         for low, high, stride in _runs(offsets, rows.shape[1]):
             span = (high - low - 1) * stride + rows.shape[1]
             block = np.empty((high - low) * stride, np.uint8)
-            self._read(int(offsets[low]), memoryview(block)[:span])
+            self._read(int(offsets[low]), block.data[:span])
             rows[low:high] = block.reshape(high - low, stride)[:, : rows.shape[1]]
         return out
 
@@ -166,7 +166,7 @@ class Beton:
 
     def _table(self, dtype: np.dtype, count: int, offset: int) -> np.ndarray:
         table = np.empty(count, dtype)
-        self._read(offset, memoryview(table.view(np.uint8)))
+        self._read(offset, table.view(np.uint8).data)
         return table
 
     def _check(self) -> np.ndarray:

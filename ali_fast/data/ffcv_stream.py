@@ -12,8 +12,7 @@ What FFCV 1.0.2 does by itself, and what is done about it here:
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from queue import Empty, Full
 from typing import Any
 
@@ -22,7 +21,6 @@ import torch
 
 _threads = torch.get_num_threads()
 import ffcv.loader.epoch_iterator  # noqa: E402
-from ffcv.fields import FloatField, IntField, NDArrayField  # noqa: E402
 from ffcv.fields.basics import FloatDecoder, IntDecoder  # noqa: E402
 from ffcv.fields.ndarray import NDArrayDecoder  # noqa: E402
 from ffcv.loader import Loader, OrderOption  # noqa: E402

@@ -28,8 +28,8 @@ class BetonLoader:
     Every batch is a function of (seed, epoch, number), so `epoch(e, start=k)` goes on exactly where a run was stopped.
     Batches are `batch_size` samples of this `rank`; the samples beyond the last full batch are left out.
 
-    Raises InputError: missing or damaged file (naming it, the fault, and the command that mends it), a batch larger than
-    the set. Attributes: beton, manifest, order.
+    Raises InputError: missing or damaged file (naming it, the fault, and the command that mends it), a batch larger
+    than the set. Attributes: beton, manifest, order.
     """
 
     def __init__(

@@ -16,6 +16,7 @@ import dataclasses
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,31 +102,31 @@ def read_manifest(beton: Path) -> Manifest:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     try:
         return _parse(raw, dataset=beton.absolute().parent.name, split=beton.stem)
-    except _Fault as fault:
+    except _FaultError as fault:
         raise DamagedError(f"{path}: {fault}; mend it with: {prepare_command(beton, '--force')}") from None
 
 
-class _Fault(Exception):
+class _FaultError(Exception):
     pass
 
 
 def _parse(raw: bytes, dataset: str, split: str) -> Manifest:
     if len(raw) > MAX_MANIFEST_BYTES:
-        raise _Fault("too large for a manifest")
+        raise _FaultError("too large for a manifest")
     try:
         values = json.loads(raw)
     except (ValueError, RecursionError):
-        raise _Fault("not JSON") from None
+        raise _FaultError("not JSON") from None
     if not isinstance(values, dict) or values.get("format") != "ali-fast beton":
-        raise _Fault("not a manifest of ali-fast")
+        raise _FaultError("not a manifest of ali-fast")
     if values.get("version") != VERSION:
-        raise _Fault(f"manifest version {values.get('version')!r:.40}, this program reads {VERSION}")
+        raise _FaultError(f"manifest version {values.get('version')!r:.40}, this program reads {VERSION}")
     for name, found, wanted in (
         ("data set", values.get("dataset"), dataset),
         ("split", values.get("split"), split),
     ):
         if found != wanted:
-            raise _Fault(f"is of another {name}: {found!r:.80}, not {wanted!r}")
+            raise _FaultError(f"is of another {name}: {found!r:.80}, not {wanted!r}")
 
     def is_count(value: object) -> bool:
         return type(value) is int and 0 < value < 1 << 48
@@ -144,7 +145,7 @@ def _parse(raw: bytes, dataset: str, split: str) -> Manifest:
     def is_hashes(value: object) -> bool:
         return isinstance(value, dict) and all(map(is_hash, value.values()))
 
-    checks = {
+    checks: dict[str, Callable[[object], bool]] = {
         "count": is_count,
         "shape": is_shape,
         "classes": is_names,
@@ -156,9 +157,19 @@ def _parse(raw: bytes, dataset: str, split: str) -> Manifest:
     }
     for name, check in checks.items():
         if not check(values.get(name)):
-            raise _Fault(f"its {name!r} is wrong: {values.get(name)!r:.80}")
-    arguments = {name: tuple(values[name]) if isinstance(values[name], list) else values[name] for name in checks}
-    manifest = Manifest(dataset=dataset, split=split, **arguments)
+            raise _FaultError(f"its {name!r} is wrong: {values.get(name)!r:.80}")
+    manifest = Manifest(
+        dataset=dataset,
+        split=split,
+        count=values["count"],
+        shape=tuple(values["shape"]),
+        classes=tuple(values["classes"]),
+        attributes=tuple(values["attributes"]),
+        bytes=values["bytes"],
+        sha256=values["sha256"],
+        source_sha256=values["source_sha256"],
+        options=values["options"],
+    )
     if values.get("fields") != manifest.fields:
-        raise _Fault(f"its 'fields' do not follow from the rest: {values.get('fields')!r:.200}")
+        raise _FaultError(f"its 'fields' do not follow from the rest: {values.get('fields')!r:.200}")
     return manifest
