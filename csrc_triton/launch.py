@@ -65,6 +65,15 @@ def check_layout(op: str, **maps: Tensor) -> None:
             raise ValueError(f"{op}: {name} has strides {list(x.stride())}: channels-last memory is needed")
 
 
+def no_second_derivative(op: str) -> Callable[..., Any]:
+    """The autograd formula of a backward op."""
+
+    def raises(ctx: Any, *gradients: Tensor) -> None:
+        raise RuntimeError(f"{op}: the kernel has no second derivative: use backend='eager' for it")
+
+    return raises
+
+
 # ---------------------------------------------------------------- layout
 
 

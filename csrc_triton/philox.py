@@ -13,6 +13,8 @@ Normals: element i has counter i; words 0 and 1 give one normal by Box-Muller as
 |eps| <= 5.68. Words 2 and 3 remain for two dropout decisions (their low halves).
 """
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
@@ -88,7 +90,7 @@ def kept_scale(threshold: int) -> float:
     return 1.0 / (1.0 - threshold / 65536)
 
 
-def channel_keep(seeds: Tensor, slot: int, threshold: int, shape: tuple[int, int, int, int]) -> Tensor:
+def channel_keep(seeds: Tensor, slot: int, threshold: int, shape: Sequence[int]) -> Tensor:
     """Dropout decisions for an [N, C, H, W] map: uint8 0 or 1, channels-last memory.
 
     The eight decisions of a group are packed as the bytes of one int64 and viewed: the words are computed once,
