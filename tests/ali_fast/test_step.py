@@ -105,7 +105,7 @@ def test_bf16_gradients_are_near_and_masters_stay_float32(make_small, kind):
     ours = amp.play(images(model), z, seeds, None)
     for a, b in ((ours.generator, theirs.generator), (ours.discriminator, theirs.discriminator)):
         flat = [torch.cat([g.flatten().float() for g in gradients]) for gradients in (a, b)]
-        assert torch.nn.functional.cosine_similarity(*flat, dim=0) > 0.95
+        assert torch.nn.functional.cosine_similarity(*flat, dim=0) > 0.9
     amp.update(ours)
     assert {p.dtype for p in amp.model.parameters()} == {torch.float32}
     weight, copied = amp.model.encoder.products[0].weight, amp.working.encoder.products[0].weight
