@@ -1,0 +1,90 @@
+"""Host batches to the device, ahead of the step that needs them. The CUDA side awaits a GPU."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ali_fast.data.loader import HostBatch
+
+SLOTS = 3  # one in use, one copied ahead, one whose step may still run
+
+
+class DeviceBatch(NamedTuple):
+    """Samples on the device, channels last as they are stored. images: uint8 [B, H, W, C]."""
+
+    images: Tensor
+    labels: Tensor | None = None  # int64 [B]
+    attributes: Tensor | None = None  # uint8 [B, A]
+
+
+def each(change: Callable[[Tensor], Tensor], batch: HostBatch | DeviceBatch) -> DeviceBatch:
+    """A batch of what `change` makes of each tensor that is there."""
+    images, labels, attributes = batch
+    return DeviceBatch(
+        change(images),
+        None if labels is None else change(labels),
+        None if attributes is None else change(attributes),
+    )
+
+
+def to_device(batches: Iterator[HostBatch], device: torch.device) -> Generator[DeviceBatch, None, None]:
+    """Yields each host batch on `device`, valid until the next one is asked for; on a CPU its memory is its own.
+
+    On CUDA: pinned and device buffers of our own, a copy stream, and a host that is at most two steps ahead of the
+    device, since it waits for the step that used a buffer before it fills that buffer again. FFCV's own copies to a GPU
+    wait on the stream only, so a pinned buffer can change while a copy from it is still queued.
+    """
+    if device.type != "cuda":
+        for batch in batches:
+            yield each(lambda tensor: tensor.to(device, copy=True), batch)
+        return
+    copying = torch.cuda.Stream(device)
+    slots: list[_Slot] = []
+    ahead: deque[_Slot] = deque()
+
+    def stage() -> None:
+        batch = next(batches, None)
+        if batch is None:
+            return
+        if len(slots) < SLOTS:
+            slots.append(_Slot(batch, device))
+            copying.wait_stream(torch.cuda.current_stream(device))  # whatever had this memory before
+        else:
+            slots.append(slots.pop(0))
+        slots[-1].fill(batch, copying)
+        ahead.append(slots[-1])
+
+    try:
+        stage()
+        while ahead:
+            stage()
+            slot = ahead.popleft()
+            torch.cuda.current_stream(device).wait_event(slot.copied)
+            yield slot.batch
+            slot.used.record(torch.cuda.current_stream(device))
+    finally:
+        copying.synchronize()
+
+
+class _Slot:
+    """A pinned buffer, the device buffer it is copied to, and the events that say when each may be touched."""
+
+    def __init__(self, like: HostBatch, device: torch.device):
+        self.pinned = each(lambda tensor: torch.empty_like(tensor, pin_memory=True), like)
+        self.batch = each(lambda tensor: torch.empty_like(tensor, device=device), like)
+        self.copied = torch.cuda.Event()
+        self.used = torch.cuda.Event()
+
+    def fill(self, batch: HostBatch, copying: torch.cuda.Stream) -> None:
+        self.used.synchronize()
+        with torch.cuda.stream(copying):
+            for host, pinned, device in zip(batch, self.pinned, self.batch, strict=True):
+                if host is not None and pinned is not None and device is not None:
+                    pinned.copy_(host)
+                    device.copy_(pinned, non_blocking=True)
+            self.copied.record(copying)
