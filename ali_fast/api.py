@@ -37,7 +37,8 @@ def load(run: str | Path, *, device: str = "auto") -> Inference:
     model = ALI(preset.architecture, kernels.resolve("auto", decide.device_class(where)))
     checkpoint.check_same_network(weights, model.state_dict(), source)
     model.load_state_dict(weights)
-    return Inference(model.to(where).eval(), tuple(image_shape))
+    height, width, channels = image_shape
+    return Inference(model.to(where).eval(), (height, width, channels))
 
 
 def newest_checkpoint(directory: RunDirectory) -> tuple[Path, dict[str, Any]]:
@@ -53,7 +54,7 @@ def export(run: str | Path) -> Path:
 
     Equal weights give equal bytes: no dates, paths or steps inside. Raises InputError as `load`.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     directory = RunDirectory(Path(run))
     config = directory.read_config()
@@ -62,7 +63,7 @@ def export(run: str | Path) -> Path:
     for name in EXPORTED:
         weights = {key: t.contiguous() for key, t in getattr(inference.model, name).state_dict().items()}
         part = directory.export / f"{name}.safetensors.part"
-        save_file(weights, part)
+        part.write_bytes(save(weights))  # not save_file: its files are readable by their owner alone
         part.replace(part.with_suffix(""))
     values = {"dataset": config.dataset, "preset": config.preset, "image_shape": list(inference.image_shape)}
     write_text(directory.export / "config.json", json.dumps(values, indent=2) + "\n")

@@ -155,5 +155,5 @@ def check_same_network(found: Mapping[str, Tensor], expected: Mapping[str, Tenso
         more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
         raise InputError(
             f"{source} is a checkpoint of another network: {'; '.join(differences[:3])}{more}; "
-            f"give the run directory it was trained in, or another --run-dir"
+            f"use the preset and the version of ali-fast it was trained with, or another run directory"
         )

@@ -89,6 +89,7 @@ def prepare_if_missing(resolved: config.TrainConfig) -> None:
     except NotPreparedError:
         import data_prep
 
+        print(f"preparing {resolved.dataset} in {resolved.data_dir / resolved.dataset}", flush=True)
         data_prep.prepare(resolved.dataset, data_dir=resolved.data_dir)
 
 

@@ -22,7 +22,7 @@ FREE_ON_RESUME = frozenset(
         "figure_ticks",
         "checkpoint_ticks",
         "keep",
-        "workers",
+        "resident",
     }
 )
 """Fields that may differ when a run is resumed: its length, its cadence, and where things are."""
@@ -60,8 +60,8 @@ class TrainConfig:
     """Compile the whole step with torch.compile."""
     kernels: str = "auto"
     """auto, triton, inductor or eager, or per op: batch_norm=triton,maxout=inductor."""
-    workers: int = 1
-    """Threads that read the .beton file."""
+    resident: bool = False
+    """Hold the training images on the device as uint8 instead of streaming them; the order is the same."""
     tick_images: int | None = None
     """Images between two lines of metrics; by default about fifty lines a run, at most one per 100,000 images."""
     figure_ticks: int = 10
@@ -74,7 +74,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.epochs is not None and self.steps is not None:
             raise InputError("--epochs and --steps both give the run's length: give one")
-        for name in ("epochs", "steps", "minutes", "batch_size", "learning_rate", "workers"):
+        for name in ("epochs", "steps", "minutes", "batch_size", "learning_rate"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"--{name.replace('_', '-')} {value}: must be more than 0")

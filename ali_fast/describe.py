@@ -88,7 +88,7 @@ def to_text(description: dict[str, Any]) -> str:
         + (", as in the paper" if description["from_paper"] else "")
     ]
     for network, tables in NETWORKS.items():
-        rows = [_HEADER]
+        rows: list[tuple[str, ...]] = [_HEADER]
         for table in tables:
             rows.append((_TITLES[table], *[""] * (len(_HEADER) - 1)))
             rows += [_cells(layer) for layer in description[network]["layers"] if layer["table"] == table]

@@ -58,8 +58,12 @@ class RunDirectory:
             raise InputError(f"{self.config}: {error}") from error
 
     def adopt(self, config: TrainConfig) -> None:
-        """Make this the run of `config`, or see that it is. Raises InputError naming the fields that differ."""
-        if self.config.exists() and (fields := configuration.differences(self.read_config(), config)):
+        """Make this the run of `config`, or see that it is. Raises InputError naming the fields that differ.
+
+        Until there is a checkpoint there is nothing to resume, and a mistyped flag binds nobody.
+        """
+        begun = self.config.exists() and any(self.checkpoints.glob("step-*.pt"))
+        if begun and (fields := configuration.differences(self.read_config(), config)):
             raise InputError(
                 f"{self.path} holds a run of another configuration ({'; '.join(fields)}): "
                 f"give the same configuration to resume it, or another --run-dir"

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ from torch import Tensor
 
 from ali_fast import checkpoint, decide, environment, kernels, presets
 from ali_fast.config import TrainConfig
+from ali_fast.data.device import DeviceBatch, to_device
 from ali_fast.data.loader import BetonLoader
-from ali_fast.data.schema import beton_path
+from ali_fast.data.resident import ResidentSet
+from ali_fast.data.schema import DamagedError, beton_path
 from ali_fast.errors import InputError, Interrupted
 from ali_fast.live import LiveLine
 from ali_fast.model import ALI, mean_log_odds
@@ -35,6 +37,7 @@ from ali_fast.step import Step
 
 BIAS_IMAGES = 500  # whose mean sets the decoder's output bias
 TICKS_A_RUN, MOST_TICK_IMAGES = 50, 100_000
+Source = Callable[[int, int], Generator[DeviceBatch, None, None]]
 
 
 def train(config: TrainConfig, console: Console) -> dict[str, Any]:
@@ -45,7 +48,7 @@ def train(config: TrainConfig, console: Console) -> dict[str, Any]:
     """
     config = config.resolved()
     where = decide.device(config.device).device
-    config = dataclasses.replace(config, device=where.type)
+    config = dataclasses.replace(config, device="cuda" if where.type == "cuda" else "cpu")
     preset = presets.resolve(config.dataset, config.preset)
     assert config.run_dir is not None
     run = RunDirectory(config.run_dir)
@@ -66,6 +69,7 @@ def _train(
         "train_images": loader.manifest.count,
         "dtype": str(dtype),
     }
+    source = open_source(loader, where, config.resident)
     step = build_step(config, preset, loader, where, dtype, console)
     seconds, resumed = restore(step, run, conditions, console)
     total = total_steps(config, len(loader))
@@ -81,7 +85,7 @@ def _train(
         step,
         conditions=conditions,
         valid=valid,
-        batch_size=loader.batch_size,
+        batch_size=loader.order.batch_size,
         steps_per_epoch=len(loader),
         keep=config.keep,
         seconds_before=seconds,
@@ -94,38 +98,43 @@ def _train(
             recorder.save()  # room and rights are seen now, not after the first hour
         if step.steps >= total:
             console.print(f"already at step {step.steps} of {total}: a larger --epochs or --steps trains on")
-        loop(config, step, loader, total, recorder, signals)
+        try:
+            with contextlib.closing(endless(source, len(loader), step.steps, recorder.speed)) as batches:
+                loop(config, step, batches, total, recorder, signals)
+        except DamagedError:  # the data was cut under the run: what was learned from it so far is good
+            recorder.save()
+            raise
         if signals.received is None:
             finish(step, recorder)
         else:
             recorder.save()
+            console.print(f"saved step {step.steps}: the same command resumes")
             raise Interrupted(signals.received)
     return recorder.last_line
 
 
 def loop(
-    config: TrainConfig, step: Step, loader: BetonLoader, total: int, recorder: Recorder, signals: Signals
+    config: TrainConfig, step: Step, batches: Iterator[Tensor], total: int, recorder: Recorder, signals: Signals
 ) -> None:
     """Train until `total` steps, the session's end, or a signal."""
-    steps_per_tick = tick_steps(config, total, loader.batch_size)
+    steps_per_tick = tick_steps(config, total)
     started = step.steps
     end = time.perf_counter() + config.minutes * 60 if config.minutes else float("inf")
-    with contextlib.closing(stream(loader, step.steps, recorder.speed)) as batches:
-        while step.steps < total and signals.received is None and time.perf_counter() < end:
-            step(next(batches).to(step.device))
-            if step.steps == started + 1:  # it may have compiled: no measure of the others
-                recorder.speed.restart(step.steps)
-                signals.arm()
-            recorder.live.advance(step.steps)
-            tick, rest = divmod(step.steps, steps_per_tick)
-            if rest == 0:
-                recorder.tick()
-                if tick % config.figure_ticks == 0:
-                    recorder.draw()
-                if tick % config.checkpoint_ticks == 0:
-                    recorder.save()
-            if recorder.save_is_due():
+    while step.steps < total and signals.received is None and time.perf_counter() < end:
+        step(next(batches))
+        if step.steps == started + 1:  # it may have compiled: no measure of the others
+            recorder.speed.restart(step.steps)
+            signals.arm()
+        recorder.live.advance(step.steps)
+        tick, rest = divmod(step.steps, steps_per_tick)
+        if rest == 0:
+            recorder.tick()
+            if tick % config.figure_ticks == 0:
+                recorder.draw()
+            if tick % config.checkpoint_ticks == 0:
                 recorder.save()
+        if recorder.save_is_due():
+            recorder.save()
 
 
 def finish(step: Step, recorder: Recorder) -> None:
@@ -136,17 +145,30 @@ def finish(step: Step, recorder: Recorder) -> None:
     recorder.save()
 
 
-def stream(loader: BetonLoader, start_step: int, speed: Speed) -> Iterator[Tensor]:
+def endless(source: Source, steps_per_epoch: int, start_step: int, speed: Speed) -> Generator[Tensor, None, None]:
     """Batches uint8 [B, H, W, C] from step `start_step` on, epoch after epoch; time spent here goes to `speed`."""
-    epoch, start = divmod(start_step, len(loader))
+    epoch, start = divmod(start_step, steps_per_epoch)
     while True:
-        with contextlib.closing(loader.epoch(epoch, start)) as batches:
+        with contextlib.closing(source(epoch, start)) as batches:
             asked = time.perf_counter()
             for batch in batches:
                 speed.waited += time.perf_counter() - asked
                 yield batch.images
                 asked = time.perf_counter()
         epoch, start = epoch + 1, 0
+
+
+def open_source(loader: BetonLoader, where: torch.device, resident: bool) -> Source:
+    """The batches of (epoch, from number `start` on) on the device: held there, or streamed to it."""
+    if resident:
+        return ResidentSet(loader, where).epoch
+    loader.compile()
+
+    def stream(epoch: int, start: int) -> Generator[DeviceBatch, None, None]:
+        with contextlib.closing(loader.epoch(epoch, start)) as batches:
+            yield from to_device(batches, where)
+
+    return stream
 
 
 def open_training_data(config: TrainConfig, preset: Preset) -> BetonLoader:
@@ -156,22 +178,14 @@ def open_training_data(config: TrainConfig, preset: Preset) -> BetonLoader:
         beton_path(config.data_dir, config.dataset, preset.train_split),
         batch_size=config.batch_size,
         seed=config.seed,
-        workers=config.workers,
     )
-    if config.batch_size > loader.manifest.count:
-        raise InputError(
-            f"--batch-size {config.batch_size}: {config.dataset} has only {loader.manifest.count} training images"
-        )
     return loader
 
 
 def first_images(data_dir: Path, dataset: str, split: str, most: int) -> Tensor:
     """The first images of a split, in file order: uint8 [at most `most`, H, W, C]."""
-    path = beton_path(data_dir, dataset, split)
-    count = BetonLoader(path, batch_size=1).manifest.count
-    loader = BetonLoader(path, batch_size=min(most, count), shuffle=False)
-    with contextlib.closing(loader.epoch(0)) as batches:
-        return next(batches).images.clone()
+    loader = BetonLoader(beton_path(data_dir, dataset, split), batch_size=1)
+    return loader.read(0, min(most, loader.manifest.count)).images
 
 
 def build_step(
@@ -201,14 +215,8 @@ def build_step(
 
 
 def some_images(loader: BetonLoader, count: int) -> Tensor:
-    """The first `count` of epoch 0's order: uint8 [at most count, H, W, C]."""
-    images: list[Tensor] = []
-    with contextlib.closing(loader.epoch(0)) as batches:
-        for batch in batches:
-            images.append(batch.images.clone())
-            if sum(map(len, images)) >= count:
-                break
-    return torch.cat(images)[:count]
+    """The first `count` of epoch 0's order, which knows no classes: uint8 [at most count, H, W, C]."""
+    return torch.cat([loader.read(i, i + 1).images for i in loader.order.epoch(0)[:count].tolist()])
 
 
 def restore(step: Step, run: RunDirectory, conditions: dict[str, Any], console: Console) -> tuple[float, bool]:
@@ -239,7 +247,8 @@ def total_steps(config: TrainConfig, steps_per_epoch: int) -> int:
     return config.epochs * steps_per_epoch
 
 
-def tick_steps(config: TrainConfig, total: int, batch_size: int) -> int:
+def tick_steps(config: TrainConfig, total: int) -> int:
     """Steps from one tick to the next, at least one."""
-    images = config.tick_images or min(MOST_TICK_IMAGES, total * batch_size // TICKS_A_RUN)
-    return max(1, round(images / batch_size))
+    assert config.batch_size is not None
+    images = config.tick_images or min(MOST_TICK_IMAGES, total * config.batch_size // TICKS_A_RUN)
+    return max(1, round(images / config.batch_size))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,7 +51,7 @@ class BetonLoader:
         if self._loader is None:
             self._loader = ffcv_stream.open_loader(self.beton.fd, self.order.batch_size, self.manifest.fields)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[HostBatch]:
+    def epoch(self, epoch: int, start: int = 0) -> Generator[HostBatch, None, None]:
         """The batches of an epoch, from number `start` on. Their tensors are valid until the next batch is asked for.
 
         Raises DamagedError as soon as the file was cut or changed under it. Leaving early stops the reading thread.

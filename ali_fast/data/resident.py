@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from functools import partial
 
 import torch
@@ -50,7 +50,7 @@ class ResidentSet:
         indices = torch.from_numpy(self.order.epoch(epoch, start)).to(self.samples.images.device)
         return indices.view(-1, self.order.batch_size)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[DeviceBatch]:
+    def epoch(self, epoch: int, start: int = 0) -> Generator[DeviceBatch, None, None]:
         """The batches of an epoch, from number `start` on, in memory of their own."""
         for batch in self.indices(epoch, start):
             yield each(partial(torch.index_select, dim=0, index=batch), self.samples)

@@ -27,11 +27,20 @@ def test_another_configuration_names_the_fields_and_changes_nothing(tmp_path):
     run = RunDirectory(tmp_path / "a")
     with run.locked():
         run.adopt(config(run.path))
+        (run.checkpoints / "step-00000000.pt").touch()
         before = run.config.read_bytes()
         with pytest.raises(InputError, match=r"batch_size: 100 -> 50; learning_rate: 0.0002 -> 0.001") as caught:
             run.adopt(config(run.path, batch_size=50, learning_rate=1e-3, epochs=3))
         assert "epochs" not in str(caught.value)
         assert run.config.read_bytes() == before
+
+
+def test_a_mistyped_flag_binds_nobody(tmp_path):
+    run = RunDirectory(tmp_path / "a")
+    with run.locked():
+        run.adopt(config(run.path, batch_size=5000))
+        run.adopt(config(run.path))
+    assert run.read_config().batch_size == 100
 
 
 def test_two_trainings_and_a_killed_one(tmp_path):
