@@ -1,0 +1,129 @@
+"""Compiling recorded launches for GPUs that are not there, and reading what ptxas made of them.
+
+A case is a function of the data type that calls launchers on meta tensors within `recorded_launches`, so the kernels
+are compiled with the very constants, types and 16-byte alignments that the launchers give them.
+"""
+
+import importlib
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from csrc_triton.launch import Launch, recorded_launches
+
+ARCHITECTURES = (75, 80, 90, 100)
+POINTERS = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}
+POINTERS |= {torch.int64: "*i64", torch.int8: "*i8", torch.uint8: "*u8"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Launches to compile, and what they may use beyond the rule (no local memory, 128-bit loads of 16-bit data).
+
+    Fewer dtypes only for a further size of kernels that another case compiles for all of them.
+    """
+
+    run: Callable[[torch.dtype], object]
+    wide_loads: bool = True
+    stack_bytes: int = 0
+    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A launch as compiler input that a worker process can be sent."""
+
+    module: str
+    kernel: str
+    signature: dict[str, str]
+    constants: dict[str, object]
+    aligned: tuple[int, ...]
+    num_warps: int
+
+
+@dataclass
+class Cubin:
+    kernel: str
+    registers: int = 0
+    stack_bytes: int = 0
+    shared_bytes: int = 0
+    instructions: list[str] = field(default_factory=list)
+
+    def count(self, *prefixes: str) -> int:
+        return sum(i.startswith(prefixes) for i in self.instructions)
+
+
+def launches(case: Case, dtype: torch.dtype) -> list[Launch]:
+    with recorded_launches() as record:
+        case.run(dtype)
+    return list(record)
+
+
+def source(launch: Launch) -> Source:
+    """Types and specialisations as `triton.JITFunction` derives them at run time."""
+    signature, constants, aligned = {}, {}, []
+    for i, parameter in enumerate(launch.kernel.params):
+        name, value = parameter.name, launch.arguments[parameter.name]
+        special = not parameter.do_not_specialize
+        if parameter.is_constexpr or value is None or (special and type(value) is int and value == 1):
+            signature[name], constants[name] = "constexpr", value
+        elif isinstance(value, torch.Tensor):
+            signature[name] = POINTERS[value.dtype]
+            aligned.append(i)  # torch allocates on 512 bytes
+        elif isinstance(value, float):
+            signature[name] = "fp32"
+        else:
+            signature[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
+            if special and value % 16 == 0:
+                aligned.append(i)
+    fn = launch.kernel.fn
+    return Source(fn.__module__, fn.__name__, signature, constants, tuple(aligned), launch.num_warps)
+
+
+def compile_source(wanted: Source, architecture: int) -> Cubin:
+    """Runs in a worker process; Triton's own cache makes a second run quick."""
+    kernel = getattr(importlib.import_module(wanted.module), wanted.kernel)
+    attributes = {(i,): [["tt.divisibility", 16]] for i in wanted.aligned}
+    ast = ASTSource(kernel, signature=wanted.signature, constexprs=wanted.constants, attrs=attributes)
+    options = {"num_warps": wanted.num_warps}
+    compiled = triton.compile(ast, target=GPUTarget("cuda", architecture, 32), options=options)
+    return _read(wanted.kernel, compiled.asm["cubin"], compiled.metadata.shared)
+
+
+def _read(kernel: str, cubin: bytes, shared_bytes: int) -> Cubin:
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin", delete=False) as file:
+        file.write(cubin)
+    try:
+        dump = [str(tool), "--dump-resource-usage", "--dump-sass", file.name]
+        text = subprocess.run(dump, capture_output=True, text=True, check=True).stdout
+    finally:
+        os.unlink(file.name)
+    usage = re.search(r"REG:(\d+) STACK:(\d+)", text)
+    assert usage, text[:2000]
+    instructions = re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]+)", text, re.MULTILINE)
+    assert instructions, text[:2000]
+    return Cubin(kernel, int(usage[1]), int(usage[2]), shared_bytes, instructions)
+
+
+def check(cubin: Cubin, case: Case, dtype: torch.dtype) -> None:
+    """The gates of every kernel."""
+    name = cubin.kernel
+    assert cubin.count("EXIT"), f"{name}: no code"
+    assert cubin.registers <= 128, f"{name}: {cubin.registers} registers"
+    assert cubin.shared_bytes <= 8192, f"{name}: {cubin.shared_bytes} bytes of shared memory"
+    assert cubin.stack_bytes <= case.stack_bytes, f"{name}: {cubin.stack_bytes} bytes of stack"
+    if case.stack_bytes == 0:
+        spills = cubin.count("LDL", "STL")
+        assert not spills, f"{name}: {spills} spilling instructions"
+    if case.wide_loads and dtype.itemsize == 2:
+        assert cubin.count("LDG.E.128", "LDG.E.ENL2.256"), f"{name}: no 128-bit loads"
