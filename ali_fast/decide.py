@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 
-from ali_fast.capture import missing_compiler
 from ali_fast.errors import InputError
 
 
@@ -50,5 +49,7 @@ def compiles(asked: bool = True) -> tuple[bool, str]:
     """Whether the step is compiled, and why or why not."""
     if not asked:
         return False, "--no-compile"
+    from ali_fast.capture import missing_compiler  # two seconds of Inductor, which inference does without
+
     lacking = missing_compiler()
     return lacking is None, lacking or "torch.compile has what it needs"

@@ -1,0 +1,131 @@
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import ali_fast
+from ali_fast import api, checkpoint, cli, config, kernels, presets
+from ali_fast.config import TrainConfig
+from ali_fast.errors import InputError
+from ali_fast.model import ALI
+from ali_fast.run_directory import RunDirectory
+
+PRESET = presets.resolve("digits")
+
+
+def make_run(path, seed=0, step=7):
+    """A run directory with one checkpoint of random weights, statistics included."""
+    run = RunDirectory(path)
+    with run.locked():
+        run.adopt(TrainConfig(dataset="digits", run_dir=path).resolved())
+    model = ALI(PRESET.architecture, kernels.resolve("eager", "cpu"))
+    generator = torch.Generator().manual_seed(seed)
+    weights = {k: torch.rand(t.shape, generator=generator) * 0.3 for k, t in model.state_dict().items()}
+    model.load_state_dict(weights)
+    state = {"step": {"model": model.state_dict()}, "conditions": {"image_shape": [8, 8, 1]}, "seconds": 1.0}
+    checkpoint.save(run.checkpoints, step, state, keep=3)
+    return path, model
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "run")[0]
+
+
+def test_import_is_light():
+    code = "import sys, ali_fast; assert 'torch' not in sys.modules; ali_fast.load; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_load_has_the_checkpoints_weights(tmp_path):
+    path, model = make_run(tmp_path / "run")
+    ali = ali_fast.load(path)
+    assert not ali.model.training
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(ali.model.state_dict()[name], tensor)
+    z = torch.linspace(-1, 1, 2 * PRESET.architecture.z_dim).view(2, -1)
+    with torch.no_grad():
+        expected = (model.eval().decoder(z[:, :, None, None]) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    assert torch.equal(ali.decode(z), expected)
+
+
+def test_round_trip_through_an_export(run):
+    exported = api.export(run)
+    ali, again = ali_fast.load(run), ali_fast.load(str(exported))
+    assert torch.equal(ali.sample(16, seed=3), again.sample(16, seed=3))
+    images = ali.sample(4)
+    assert torch.equal(ali.encode(images).mu, again.encode(images).mu)
+
+
+def test_export_is_the_same_bytes_for_equal_weights(tmp_path):
+    """Two runs elsewhere, at another step, at another time."""
+    (one, _), (two, _) = make_run(tmp_path / "one", step=7), make_run(tmp_path / "elsewhere" / "two", step=90)
+    for file in sorted(api.export(one).iterdir()):
+        twin = api.export(two) / file.name
+        assert file.read_bytes() == twin.read_bytes()
+        assert str(tmp_path).encode() not in file.read_bytes()
+        assert file.stat().st_mode & 0o044
+    names = [file.name for file in sorted((one / "export").iterdir())]
+    assert names == ["config.json", "decoder.safetensors", "discriminator.safetensors", "encoder.safetensors"]
+    other, _ = make_run(tmp_path / "other", seed=1)
+    assert (api.export(other) / names[1]).read_bytes() != (one / "export" / names[1]).read_bytes()
+
+
+def test_a_damaged_export_is_named(run):
+    exported = api.export(run)
+    file = exported / "encoder.safetensors"
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(InputError, match="is no whole export"):
+        ali_fast.load(exported)
+    file.unlink()
+    with pytest.raises(InputError, match="is no whole export"):
+        ali_fast.load(exported)
+
+
+def test_an_export_of_another_network_is_named(run):
+    exported = api.export(run)
+    values = json.loads((exported / "config.json").read_text())
+    values |= {"dataset": "cifar10", "preset": "cifar10"}
+    (exported / "config.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match="another network"):
+        ali_fast.load(exported)
+
+
+def test_what_cannot_be_loaded_is_named(tmp_path, run):
+    with pytest.raises(InputError, match="is no run directory"):
+        ali_fast.load(tmp_path / "absent")
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(InputError, match="has no checkpoint yet"):
+        ali_fast.load(run)
+    moved = dataclasses.replace(RunDirectory(run).read_config(), preset="gone")
+    (run / "config.json").write_text(config.to_json(moved))
+    with pytest.raises(InputError, match="no preset 'gone'"):
+        ali_fast.load(run)
+
+
+def test_commands_on_a_run(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["sample", str(run), "--n", "6", "--columns", "3"]) == 0
+    assert cli.main(["reconstruct", str(run), "samples.png", "-o", "r.png", "--json", "r.json"]) == 0
+    assert cli.main(["interpolate", str(run), "samples.png", "r.png", "-o", "i.png", "--steps", "3"]) == 0
+    assert cli.main(["encode", str(run), "samples.png", "r.png", "-o", "codes"]) == 0
+    codes = np.load("codes")
+    assert codes["mu"].shape == codes["log_sigma"].shape == (2, PRESET.architecture.z_dim)
+    assert list(codes["files"]) == ["samples.png", "r.png"]
+    assert 0 < json.loads((tmp_path / "r.json").read_text())["reconstruction_error"] < 1
+    capsys.readouterr()
+    for arguments in (
+        ["sample", str(run), "--n", "0"],
+        ["interpolate", str(run), "samples.png"],
+        ["encode", str(run)],
+        ["encode", str(run), "absent.png"],
+        ["encode", str(run), "codes"],
+        ["sample", str(run), "-o", "absent/s.png"],
+    ):
+        assert cli.main(arguments) == 2
+        assert capsys.readouterr().err.count("\n") == 1

@@ -1,0 +1,351 @@
+"""Real runs on the digits: stopped, killed, resumed, lengthened, diverged. Eager, one thread, small batches."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ali_fast import checkpoint, cli, metrics
+from ali_fast.data.schema import beton_path
+
+STEPS = 80
+TIMES = {"seconds", "images_per_second", "step_ms", "data_wait_share"}  # what may differ between equal runs
+
+# Children are forked from a server that has the imports behind it: seconds a run.
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["ali_fast.train", "ali_fast.data.ffcv_stream", "torch.utils.tensorboard"])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("data")
+    assert cli.main(["prepare", "digits", "--data-dir", str(directory)]) == 0
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def command(data: Path, run: Path, *more: str, steps: int = STEPS) -> list[str]:
+    flags = ["--data-dir", data, "--run-dir", run, "--steps", steps, "--batch-size", 16, "--tick-images", 160]
+    return ["train", "--dataset", "digits", "--no-compile", "--device", "cpu", *map(str, flags), *more]
+
+
+def start(arguments: list[str]) -> multiprocessing.process.BaseProcess:
+    """`ali-fast ARGUMENTS` in a process of its own."""
+    argv, sys.argv = sys.argv, ["ali-fast", *arguments]
+    try:
+        process = context.Process(target=runpy.run_module, args=("ali_fast",), kwargs={"run_name": "__main__"})
+        process.start()
+    finally:
+        sys.argv = argv
+    return process
+
+
+def wait_for_ticks(run: Path, count: int, process) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.is_alive():
+        with contextlib.suppress(FileNotFoundError):
+            if len(metrics.read_metrics(run / "metrics.jsonl")) >= count:
+                return
+        time.sleep(0.005)
+    raise AssertionError(f"no {count} ticks; exit code {process.exitcode}")
+
+
+def final(run: Path) -> dict:
+    found = checkpoint.read_newest(run / "checkpoints", warn=pytest.fail)
+    assert found is not None
+    return found[1]
+
+
+def ticks(run: Path) -> list[dict]:
+    lines = metrics.read_metrics(run / "metrics.jsonl")
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+
+
+def assert_equal(a, b, where="state"):
+    """Bit for bit."""
+    assert type(a) is type(b), where
+    if isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype, where
+        a, b = (t.contiguous().view(-1).numpy().view(np.uint8) for t in (a, b))
+        assert np.array_equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_equal(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f"{where}[{i}]")
+    else:
+        assert a == b, where
+
+
+@pytest.fixture(scope="module")
+def straight(data, tmp_path_factory) -> Path:
+    """The run that nobody stopped."""
+    run = tmp_path_factory.mktemp("straight")
+    process = start(command(data, run))
+    process.join(120)
+    assert process.exitcode == 0
+    return run
+
+
+def assert_same_run(run: Path, straight: Path) -> None:
+    assert_equal(final(run)["step"], final(straight)["step"])
+    assert ticks(run) == ticks(straight)
+    for name in ("samples", "reconstructions", "interpolations"):
+        figure = f"figures/{name}.png"
+        assert (run / figure).read_bytes() == (straight / figure).read_bytes()
+
+
+def test_what_a_run_leaves(straight):
+    names = {str(path.relative_to(straight)) for path in straight.rglob("*") if path.is_file()}
+    assert {"config.json", "environment.json", "metrics.jsonl", "checkpoints/latest.pt"} <= names
+    assert {f"figures/{n}.png" for n in ("samples", "reconstructions", "interpolations")} <= names
+    assert any(name.startswith("tensorboard/events") for name in names)
+    assert not [name for name in names if name.endswith(".part")]
+    lines = metrics.read_metrics(straight / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(10, STEPS + 1, 10))
+    for line in lines:
+        assert line["total_images"] == 16 * line["step"]
+        assert line["epoch"] == pytest.approx(line["step"] / (1297 // 16))
+        assert 0 < line["score_data"] < 1
+        assert 0 < line["score_sample"] < 1
+        assert line["sigma"] > 0
+        assert 0 < line["reconstruction_error"] < 1
+        assert 0 <= line["data_wait_share"] < 1
+        assert line["images_per_second"] > 0
+    assert len(checkpoint.list_checkpoints(straight / "checkpoints")) == 3
+    assert final(straight)["step"]["steps"] == STEPS
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_saves_and_resumes_bit_identically(data, straight, tmp_path, signum, code):
+    process = start(command(data, tmp_path, "--checkpoint-ticks", "1000"))
+    wait_for_ticks(tmp_path, 2, process)
+    os.kill(process.pid, signum)
+    process.join(60)
+    assert process.exitcode == code
+    stopped = final(tmp_path)["step"]["steps"]
+    assert 20 <= stopped < STEPS
+    assert final(tmp_path)["step"]["summed"] == stopped % 10  # the open tick goes on where it was
+    process = start(command(data, tmp_path))
+    process.join(120)
+    assert process.exitcode == 0
+    assert_same_run(tmp_path, straight)
+
+
+def test_killed_again_and_again_is_the_same_run(data, straight, tmp_path):
+    kills = 0
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        process = start(command(data, tmp_path, "--checkpoint-ticks", "1", "--figure-ticks", "1"))
+        before = len(metrics.read_metrics(tmp_path / "metrics.jsonl")) if kills else 0
+        wait_for_ticks(tmp_path, before + 1, process)
+        time.sleep(rng.uniform(0, 0.2))
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.join(60)
+    assert kills >= 2
+    process = start(command(data, tmp_path))
+    process.join(120)
+    assert process.exitcode == 0
+    assert_same_run(tmp_path, straight)
+
+
+def test_lengthened_and_with_another_cadence(data, straight, tmp_path):
+    for steps in (30, STEPS):
+        process = start(command(data, tmp_path, "--keep", "1", steps=steps))
+        process.join(120)
+        assert process.exitcode == 0
+    assert_same_run(tmp_path, straight)
+    assert len(checkpoint.list_checkpoints(tmp_path / "checkpoints")) == 1
+
+
+def test_minutes_end_the_session_and_the_next_goes_on(data, straight, tmp_path):
+    process = start(command(data, tmp_path, "--minutes", "0.01"))
+    process.join(120)
+    assert process.exitcode == 0
+    stopped = final(tmp_path)["step"]["steps"]
+    assert 0 < stopped < STEPS
+    assert metrics.read_metrics(tmp_path / "metrics.jsonl")[-1]["step"] == stopped
+    process = start(command(data, tmp_path))
+    process.join(120)
+    assert_equal(final(tmp_path)["step"]["model"], final(straight)["step"]["model"])
+    steps = [line["step"] for line in ticks(tmp_path)]
+    assert steps == sorted({*range(10, STEPS + 1, 10), stopped})
+
+
+def in_process(arguments, capsys) -> tuple[int, str]:
+    """Exit code and stderr."""
+    code = cli.main(arguments)
+    return code, capsys.readouterr().err
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Signal handlers and the generator are the process's: put them back."""
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    state = torch.get_rng_state()
+    yield
+    torch.set_rng_state(state)
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, capsys, monkeypatch):
+    from ali_fast.step import Step
+
+    def poison(self, *arguments):
+        outcome = real(self, *arguments)
+        return outcome._replace(losses=outcome.losses * float("nan")) if self.steps == 24 else outcome
+
+    real = Step._play
+    monkeypatch.setattr(Step, "_play", poison)
+    code, err = in_process(command(data, tmp_path, "--checkpoint-ticks", "1"), capsys)
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "loss became not finite at step 25" in err
+    assert "step-00000020.pt is the last good checkpoint" in err
+    assert final(tmp_path)["step"]["steps"] == 20
+    assert [line["step"] for line in ticks(tmp_path)] == [10, 20]
+
+
+@pytest.mark.usefixtures("quick")
+def test_weights_that_are_not_finite_stop_the_run(data, tmp_path, capsys, monkeypatch):
+    from ali_fast.step import Step
+
+    def poison(self, outcome):
+        real(self, outcome)
+        if self.steps == 30:
+            with torch.no_grad():
+                next(self.model.decoder.parameters()).view(-1)[0] = float("inf")
+
+    real = Step.update
+    monkeypatch.setattr(Step, "update", poison)
+    code, err = in_process(command(data, tmp_path, "--checkpoint-ticks", "1"), capsys)
+    assert code == 1
+    assert "weights became not finite by step 30" in err
+    assert final(tmp_path)["step"]["steps"] == 20
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_damaged_newest_checkpoint_is_passed_over(data, straight, tmp_path, capsys):
+    process = start(command(data, tmp_path, "--checkpoint-ticks", "1", steps=50))
+    process.join(120)
+    newest = checkpoint.list_checkpoints(tmp_path / "checkpoints")[0]
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    assert cli.main(command(data, tmp_path)) == 0
+    assert "step-00000050.pt is damaged" in capsys.readouterr().out.replace("\n", "")
+    assert_same_run(tmp_path, straight)
+
+
+@pytest.mark.usefixtures("quick")
+def test_bad_input_is_one_line_and_exit_code_2(data, straight, tmp_path, capsys, monkeypatch):
+    good = command(data, straight)
+
+    def refused(arguments, *parts):
+        code, err = in_process(arguments, capsys)
+        assert code == 2
+        assert err.count("\n") == 1
+        for part in parts:
+            assert part in err
+
+    refused(["train", "--dataset", "mnist"], "unknown data set 'mnist'", "digits, ", "cifar10")
+    refused(["describe", "--dataset", "digits", "--preset", "large"], "no preset 'large'", "one of digits")
+    refused([*good, "--batch-size", "0"], "--batch-size 0")
+    refused([*good[:-2], "--steps", "9", "--epochs", "9"], "--epochs and --steps")
+    fresh = command(data, tmp_path / "fresh")
+    refused([*fresh, "--batch-size", "5000"], "5000", "1297")
+    refused(
+        [*good, "--seed", "4", "--learning-rate", "0.5"], "seed: 0 -> 4", "learning_rate: 0.0002 -> 0.5", str(straight)
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    refused([*fresh, "--device", "cuda"], "--device cuda")
+    refused(["sample", str(tmp_path)], "is no run directory")
+    refused(["export", str(tmp_path / "fresh")], "has no checkpoint yet")
+
+
+@pytest.mark.usefixtures("quick")
+def test_checkpoint_of_another_network(data, tmp_path, capsys):
+    assert cli.main(command(data, tmp_path, steps=1)) == 0
+    newest = checkpoint.list_checkpoints(tmp_path / "checkpoints")[0]
+    state = checkpoint.read(newest)
+    model = state["step"]["model"]
+    name = next(iter(model))
+    model[name] = model[name][:-1].clone()
+    torch.save(state, newest)
+    capsys.readouterr()
+    for arguments in (command(data, tmp_path, steps=2), ["sample", str(tmp_path)]):
+        code, err = in_process(arguments, capsys)
+        assert code == 2
+        assert err.count("\n") == 1
+        assert "checkpoint of another network" in err
+        assert name in err
+
+
+@pytest.mark.usefixtures("quick")
+def test_no_disk_space(data, tmp_path, capsys):
+    assert cli.main(command(data, tmp_path, steps=10)) == 0
+    (tmp_path / "checkpoints" / "step-00000020.part").symlink_to("/dev/full")
+    capsys.readouterr()
+    code, err = in_process(command(data, tmp_path, steps=20), capsys)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "no space left to write the checkpoint of step 20" in err
+    assert final(tmp_path)["step"]["steps"] == 10
+    assert cli.main(command(data, tmp_path, steps=20)) == 0
+    assert final(tmp_path)["step"]["steps"] == 20
+    assert [line["step"] for line in ticks(tmp_path)] == [10, 20]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_second_training_in_the_same_directory_says_so(data, tmp_path, capsys):
+    process = start(command(data, tmp_path, steps=100_000))
+    wait_for_ticks(tmp_path, 1, process)
+    code, err = in_process(command(data, tmp_path, steps=100_000), capsys)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 130
+    assert code == 2
+    assert "another training is running" in err
+
+
+@pytest.mark.usefixtures("quick")
+def test_data_damaged_under_a_run_ends_it_with_a_saved_checkpoint(data, tmp_path, capsys):
+    assert cli.main(["prepare", "digits", "--data-dir", str(tmp_path / "data")]) == 0
+    run = tmp_path / "run"
+    process = start(command(tmp_path / "data", run, "--checkpoint-ticks", "1000", steps=100_000))
+    wait_for_ticks(run, 2, process)
+    beton = beton_path(tmp_path / "data", "digits", "train")
+    os.truncate(beton, beton.stat().st_size - 1000)
+    process.join(60)
+    assert process.exitcode == 2
+    assert final(run)["step"]["steps"] >= 20
+    code, err = in_process(command(tmp_path / "data", run, steps=100_000), capsys)
+    assert code == 2
+    assert "prepare digits --force" in err
+
+
+def test_json_of_a_run_and_its_description(straight, tmp_path):
+    assert cli.main(["describe", "--dataset", "digits", "--json", str(tmp_path / "d.json")]) == 0
+    assert set(json.loads((tmp_path / "d.json").read_text())) >= {"encoder", "decoder", "discriminator"}
