@@ -145,7 +145,7 @@ class Beton:
         shape = {field: shape for field, _, shape in fields_of(self.manifest)}[name]
         offsets = self.metadata[name][start:stop].astype(np.int64)
         out = np.empty((len(offsets), *shape), np.uint8)
-        rows = out.reshape(len(offsets), -1)
+        rows = out.reshape(len(offsets), math.prod(shape))
         for low, high, stride in _runs(offsets, rows.shape[1]):
             span = (high - low - 1) * stride + rows.shape[1]
             block = np.empty((high - low) * stride, np.uint8)

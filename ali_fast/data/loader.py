@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,11 +46,9 @@ class BetonLoader:
         return len(self.order)
 
     def compile(self) -> None:
-        """Imports FFCV and lets it compile its reader: seconds, once. `epoch` does it if nobody has."""
-        from ali_fast.data import ffcv_stream
-
-        if self._loader is None:
-            self._loader = ffcv_stream.open_loader(self.beton.fd, self.order.batch_size, self.manifest.fields)
+        """Imports FFCV and lets it compile its reader: seconds, once. Without it, the first batch takes them."""
+        with closing(self.epoch(0)) as batches:
+            next(batches)
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[HostBatch, None, None]:
         """The batches of an epoch, from number `start` on. Their tensors are valid until the next batch is asked for.
@@ -58,7 +57,8 @@ class BetonLoader:
         """
         from ali_fast.data import ffcv_stream
 
-        self.compile()
+        if self._loader is None:
+            self._loader = ffcv_stream.open_loader(self.beton.fd, self.order.batch_size, self.manifest.fields)
         self.beton.check_unchanged()
         order = self.order.epoch(epoch, start)
         if not len(order):

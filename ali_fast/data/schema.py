@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -95,12 +96,15 @@ def read_manifest(beton: Path) -> Manifest:
     path = manifest_path(beton)
     try:
         with path.open("rb") as file:
-            raw = file.read(MAX_MANIFEST_BYTES + 1)
+            too_large = os.fstat(file.fileno()).st_size > MAX_MANIFEST_BYTES
+            raw = b"" if too_large else file.read()
     except FileNotFoundError:
         raise NotPreparedError(f"{path} is not there; make it with: {prepare_command(beton)}") from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     try:
+        if too_large:
+            raise _FaultError("too large for a manifest")
         return _parse(raw, dataset=beton.absolute().parent.name, split=beton.stem)
     except _FaultError as fault:
         raise DamagedError(f"{path}: {fault}; mend it with: {prepare_command(beton, '--force')}") from None
@@ -111,8 +115,6 @@ class _FaultError(Exception):
 
 
 def _parse(raw: bytes, dataset: str, split: str) -> Manifest:
-    if len(raw) > MAX_MANIFEST_BYTES:
-        raise _FaultError("too large for a manifest")
     try:
         values = json.loads(raw)
     except (ValueError, RecursionError):
