@@ -3,9 +3,10 @@
 import importlib
 import pkgutil
 
-import csrc_triton
 from ahead import launches
 from triton.runtime.jit import JITFunction
+
+import csrc_triton
 
 
 def test_every_kernel_has_a_case(request):

@@ -1,7 +1,7 @@
 """Runs these tests in a process of its own, where Triton interprets kernels on CPU tensors.
 
 Triton decides at its first import, so the tests are collected here, run by an inner pytest with TRITON_INTERPRET=1,
-and each takes over its outcome from there. `TRITON_INTERPRET=1 pytest tests/csrc_triton/interpreter` runs them directly.
+and each takes over its outcome from there. With TRITON_INTERPRET=1 set, this folder's tests run directly.
 """
 
 import json

@@ -1,0 +1,11 @@
+"""batch_norm's kernels, interpreted."""
+
+import pytest
+from check_batch_norm import CASES, check
+from comparing import DTYPES
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_against_float64_autograd(case, dtype):
+    check(*case, dtype=dtype, device="cpu")
