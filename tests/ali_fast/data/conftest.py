@@ -1,10 +1,8 @@
 """Small splits, written by the project's writer from arrays that the tests keep to compare with."""
 
 import os
-import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,23 +53,3 @@ def ram(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Made]:
     return lambda folder=tmp_path, **options: make_split(folder, **options)
-
-
-@pytest.fixture
-def within() -> Callable[[float], object]:
-    """A context that raises instead of hanging."""
-
-    @contextmanager
-    def limit(seconds: float) -> Iterator[None]:
-        def late(number: int, frame: object) -> None:
-            raise TimeoutError(f"not done after {seconds} s")
-
-        before = signal.signal(signal.SIGALRM, late)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-
-    return limit

@@ -1,0 +1,164 @@
+"""prepare(): what is there is kept, damage is never rebuilt unasked, and two at once or a run beside it are safe."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+import data_prep
+from ali_fast.data.beton import Beton
+from ali_fast.data.schema import DamagedError, NotPreparedError
+from ali_fast.errors import InputError
+from data_prep import __main__, prepare
+
+SPLITS = ("train", "valid", "test")
+
+
+def folder(tmp_path) -> Path:
+    return tmp_path / "digits"
+
+
+def state(tmp_path):
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder(tmp_path).iterdir()}
+
+
+def test_what_is_there_is_kept(tmp_path):
+    first = prepare("digits", data_dir=tmp_path)
+    before = state(tmp_path)
+    assert prepare("digits", data_dir=tmp_path) == first
+    assert state(tmp_path) == before
+
+
+def test_force_makes_it_anew_and_the_bytes_are_the_same(tmp_path):
+    first = prepare("digits", data_dir=tmp_path)
+    before = state(tmp_path)
+    assert prepare("digits", data_dir=tmp_path, force=True) == first
+    assert all(state(tmp_path)[f"{split}.beton"] != before[f"{split}.beton"] for split in SPLITS)
+
+
+@pytest.mark.parametrize("name", ["valid.beton", "valid.json"])
+def test_only_what_is_missing_is_made(tmp_path, name):
+    prepare("digits", data_dir=tmp_path)
+    (folder(tmp_path) / name).unlink()
+    (folder(tmp_path) / "test.beton.part").write_text("left by a kill")
+    before = state(tmp_path)
+    prepare("digits", data_dir=tmp_path)
+    after = state(tmp_path)
+    assert after["train.beton"] == before["train.beton"]
+    Beton(folder(tmp_path) / "valid.beton").verify()
+    assert not [name for name in after if name.endswith(".part")]
+
+
+def test_damage_is_said_and_not_mended_unasked(tmp_path):
+    prepare("digits", data_dir=tmp_path)
+    path = folder(tmp_path) / "train.beton"
+    os.truncate(path, 1000)
+    (folder(tmp_path) / "valid.json").unlink()  # to be made, but not beside a damaged one
+    for _ in range(2):
+        with pytest.raises(DamagedError, match=r"train\.beton: cut short.*ali-fast prepare digits --force"):
+            prepare("digits", data_dir=tmp_path)
+    assert path.stat().st_size == 1000
+    prepare("digits", data_dir=tmp_path, force=True)
+    assert [manifest.count for manifest in prepare("digits", data_dir=tmp_path, check=True)] == [1297, 200, 300]
+
+
+def test_check_finds_one_wrong_pixel_and_makes_nothing(tmp_path):
+    with pytest.raises(NotPreparedError):
+        prepare("digits", data_dir=tmp_path, check=True)
+    assert not folder(tmp_path).exists()
+    prepare("digits", data_dir=tmp_path)
+    path = folder(tmp_path) / "test.beton"
+    raw = bytearray(path.read_bytes())
+    raw[20_000] ^= 1
+    path.write_bytes(raw)
+    prepare("digits", data_dir=tmp_path)
+    with pytest.raises(DamagedError, match=r"test\.beton: its content does not match the sha256"):
+        prepare("digits", data_dir=tmp_path, check=True)
+
+
+def test_unknown_data_set_and_missing_source(tmp_path):
+    with pytest.raises(InputError, match="there is no data set 'mnist'; there are: digits, fashion-mnist"):
+        prepare("mnist", data_dir=tmp_path)
+    with pytest.raises(InputError, match="--source nowhere: there is no such file or folder"):
+        prepare("digits", source=Path("nowhere"), data_dir=tmp_path)
+
+
+def test_a_data_dir_that_is_a_file(tmp_path):
+    (tmp_path / "data").write_text("")
+    with pytest.raises(InputError, match=r"cannot write to .*data/digits: .*; use another --data-dir"):
+        prepare("digits", data_dir=tmp_path / "data")
+
+
+def test_other_options_are_said(tmp_path, monkeypatch):
+    module = type(sys)("data_prep.digits")
+    module.open_source = lambda source, downloads, size=8: digits.open_source(source, downloads)
+    digits = sys.modules["data_prep.digits"]
+    monkeypatch.setitem(sys.modules, "data_prep.digits", module)
+    made = prepare("digits", data_dir=tmp_path, size=16, other=None)
+    assert made[0].options == {"size": 16}
+    assert prepare("digits", data_dir=tmp_path, size=16) == prepare("digits", data_dir=tmp_path) == made
+    with pytest.raises(
+        InputError, match=r"was prepared with size = 16, not 32; make it anew with: .* --force .* --size 32"
+    ):
+        prepare("digits", data_dir=tmp_path, size=32)
+
+
+def test_waits_for_another_and_says_so(tmp_path, capsys):
+    folder(tmp_path).mkdir()
+    done = []
+    with FileLock(folder(tmp_path) / ".lock"):
+        thread = threading.Thread(target=lambda: done.append(prepare("digits", data_dir=tmp_path)))
+        thread.start()
+        thread.join(1)
+        assert not done
+    thread.join(20)
+    assert done
+    assert f"another process is preparing {folder(tmp_path)}; waiting for it" in capsys.readouterr().err
+
+
+def program(tmp_path, *arguments):
+    command = [sys.executable, "-m", "data_prep", "digits", "--data-dir", str(tmp_path), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_three_at_once(tmp_path):
+    programs = [program(tmp_path, *(["--force"] * (number > 0))) for number in range(3)]
+    for each in programs:
+        out, err = each.communicate(timeout=60)
+        assert each.returncode == 0, err
+        assert "train: 1,297 of 8x8x1" in out
+    prepare("digits", data_dir=tmp_path, check=True)
+    assert {path.suffix for path in folder(tmp_path).iterdir()} == {".beton", ".json", ""}
+
+
+def test_killed_programs_leave_nothing_that_looks_finished(tmp_path):
+    for number, delay in enumerate((0.3, 0.6, 0.8, 1.0)):
+        killed = program(tmp_path, "--force")
+        time.sleep(delay)
+        killed.send_signal(signal.SIGTERM if number == 3 else signal.SIGKILL)
+        killed.communicate()
+        for split in SPLITS:
+            with contextlib.suppress(NotPreparedError):
+                Beton(folder(tmp_path) / f"{split}.beton").verify()
+        prepare("digits", data_dir=tmp_path)  # does not wait for the lock of the dead
+        prepare("digits", data_dir=tmp_path, check=True)
+
+
+def test_the_program(tmp_path, capsys):
+    assert __main__.main(["digits", "--data-dir", str(tmp_path)]) == 0
+    assert "valid: 200 of 8x8x1" in capsys.readouterr().out
+    assert __main__.main(["mnist", "--data-dir", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("data_prep: there is no data set 'mnist'")
+
+
+@pytest.mark.parametrize("dataset", data_prep.DATASETS)
+def test_every_data_set_has_its_module(dataset):
+    module = __import__(f"data_prep.{dataset.replace('-', '_')}", fromlist=["open_source"])
+    assert callable(module.open_source)
