@@ -25,6 +25,7 @@ DATASETS: dict[str, tuple[str, ...]] = {
     "celeba": ("train", "valid", "test"),
     "imagenet64": ("train", "valid"),
     "folder": ("train", "valid", "test"),
+    "mixture": ("train", "valid", "test"),
 }
 """Each data set's splits."""
 
