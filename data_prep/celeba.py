@@ -69,8 +69,9 @@ def open_source(source: Path | None, downloads: Path) -> dict[str, Split]:
 
     unpacked = next((path for path in (folder / FOLDER, folder / "Img" / FOLDER) if path.is_dir()), None)
     if unpacked and not (folder / IMAGES.name).exists():
-        pictures: _Zip | Loose = Loose(unpacked, Names(images))
-        digests[FOLDER] = pictures.sha256()
+        loose = Loose(unpacked, Names(images))
+        digests[FOLDER] = loose.sha256()
+        pictures: _Zip | Loose = loose
     else:
         path = _find(folder, "Img", IMAGES.name)
         verify(IMAGES, path)

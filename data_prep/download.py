@@ -29,6 +29,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from ali_fast.errors import InputError
 
 CONNECT_S, STALL_S, LEAST_RATE, ATTEMPTS = 30.0, 30.0, 1024, 5
+PAUSE_S = 1.0  # before the second attempt; doubled before each further one
 CHUNK = 1 << 20
 
 
@@ -136,7 +137,7 @@ def _complete(file: Published, out: BinaryIO) -> None:
             except _PassingError as failure:
                 reason = failure
                 if attempt + 1 < ATTEMPTS:
-                    time.sleep(2**attempt)
+                    time.sleep(PAUSE_S * 2**attempt)
     raise _no_way(file, f"{reason} ({ATTEMPTS} attempts)")
 
 

@@ -48,7 +48,7 @@ def open_source(
         )
     if seed < 0:
         raise InputError(f"seed {seed}: 0 or more")
-    paths = sorted(_images(source, "", set()))
+    paths = sorted(_images(source))
     if not paths:
         raise InputError(f"{source}: not one image in it; files ending in {', '.join(SUFFIXES)} are looked for")
     classes, labels = _classes(source, paths)
@@ -75,27 +75,27 @@ def open_source(
     }
 
 
-def _images(root: Path, inside: str, seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Paths from `root` of the image files below root/inside. `seen` folders: links may lead in circles."""
-    try:
-        status = os.stat(root / inside)
-        if (status.st_dev, status.st_ino) in seen:
-            return
-        seen.add((status.st_dev, status.st_ino))
-        with os.scandir(root / inside) as entries:
-            folders = []
-            for entry in entries:
-                if entry.name.startswith((".", "__MACOSX")):
-                    continue
-                path = f"{inside}/{entry.name}" if inside else entry.name
-                if entry.is_dir():
-                    folders.append(path)
-                elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
-                    yield path
-    except OSError as error:
-        raise InputError(f"cannot read {root / inside}: {error.strerror}") from None
-    for path in sorted(folders):
-        yield from _images(root, path, seen)
+def _images(root: Path) -> Iterator[str]:
+    """Paths from `root` of the image files in and below it. Each folder is entered once: links may lead in circles."""
+    folders, seen = [""], set()
+    while folders:
+        inside = folders.pop()
+        try:
+            status = os.stat(root / inside)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(root / inside) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    path = f"{inside}/{entry.name}" if inside else entry.name
+                    if entry.name.startswith((".", "__MACOSX")):
+                        continue
+                    if entry.is_dir():
+                        folders.append(path)
+                    elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+                        yield path
+        except OSError as error:
+            raise InputError(f"cannot read {root / inside}: {error.strerror}") from None
 
 
 def _classes(source: Path, paths: list[str]) -> tuple[tuple[str, ...], np.ndarray | None]:

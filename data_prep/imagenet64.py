@@ -5,9 +5,9 @@ and resized. Nothing is unpacked: an index of byte ranges is made once from the 
 decode one image at a time.
 
 Source: https://image-net.org (needs an account): ILSVRC2012_img_train.tar (a tar of one tar a class),
-ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz (imagenet_devkit.py). The tars are checked by their published sizes,
-their headers, the number of images, and every image's decoding, not by their published md5s: that would be to read
-145 GB once more.
+ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz (imagenet_devkit.py). The tars are checked by their published
+sizes, their headers, the number of images, and every image's decoding, not by their published md5s: that would be to
+read 145 GB once more.
 Never run here on the real files: only on small ones made in their formats.
 """
 

@@ -58,7 +58,7 @@ def decode_square(
     """The largest centred square, resized with antialiasing to uint8 [size, size, channels]; channels 1 or 3.
 
     A JPEG whose shorter side is at least four times `size` is decoded at 1/2, 1/4 or 1/8 through its DCT, never
-    below twice `size`; the result is within 0.6 gray levels on average of decoding it whole, in half the time.
+    below twice `size`; the result is within one gray level on average of decoding it whole, in half the time.
     `upright` applies the EXIF orientation.
     """
     with _faults(name):

@@ -51,7 +51,8 @@ class Loose:
 
     def read(self, index: int) -> tuple[bytes, str]:
         name = self.names[index]
-        return read_image_file(self.folder / name, name), name
+        label = "".join(letter if letter.isprintable() else "?" for letter in name)  # for errors of one line
+        return read_image_file(self.folder / name, label), label
 
     def sha256(self) -> str:
         """What identifies them without reading them: the sha256 of their names and sizes."""
@@ -97,7 +98,7 @@ def tar_members(tar: Path, start: int = 0, end: int | None = None, label: str = 
     label = label or tar.name
     try:
         with tar.open("rb", buffering=0) as file:
-            members = sorted(tar_ranges(file, label, start, tar.stat().st_size if end is None else end))  # type: ignore
+            members = sorted(tar_ranges(file, label, start, tar.stat().st_size if end is None else end))
     except OSError as error:
         raise InputError(f"cannot read {tar}: {error.strerror}") from None
     for member in members:

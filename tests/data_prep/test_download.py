@@ -1,0 +1,219 @@
+import fcntl
+import hashlib
+import http.server
+import os
+import socket
+import threading
+import time
+import types
+from pathlib import Path
+
+import pytest
+
+from ali_fast.errors import InputError
+from data_prep import download
+from data_prep.download import Published, fetch, obtain
+
+DATA = os.urandom(300_000)
+DIGEST = hashlib.sha256(DATA).hexdigest()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves DATA at any path, with the faults a test asks for; keeps the Range header of each request."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.data = DATA
+        self.ranges = True  # whether it knows them
+        self.cuts: list[int] = []  # after how many bytes to hang up, one for each request
+        self.status = 200
+        self.drip = 0.0  # seconds between single bytes
+        self.asked: list[str | None] = []
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    def published(self, **changes: object) -> Published:
+        fields = {"name": "set.bin", "size": len(DATA), "sha256": DIGEST} | changes
+        return Published(url=f"http://127.0.0.1:{self.server_port}/set.bin", **fields)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range")
+        self.server.asked.append(wanted)
+        if self.server.status != 200:
+            self.send_error(self.server.status)
+            return
+        data, start = self.server.data, 0
+        if wanted and self.server.ranges:
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(data) - start))
+        self.end_headers()
+        body = data[start:]
+        if self.server.cuts:
+            body = body[: self.server.cuts.pop(0)]
+        if self.server.drip:
+            for at in range(len(body)):
+                self.wfile.write(body[at : at + 1])
+                time.sleep(self.server.drip)
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(download, "PAUSE_S", 0.0)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server = Server()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_whole_download(server, tmp_path, capsys):
+    path = fetch(server.published(), tmp_path / "new")
+    assert path == tmp_path / "new" / "set.bin"
+    assert path.read_bytes() == DATA
+    assert [p.name for p in path.parent.iterdir()] == ["set.bin"]
+    assert "downloading http://127.0.0.1" in capsys.readouterr().err
+    assert fetch(server.published(), tmp_path / "new") == path
+    assert server.asked == [None], "the second call found it there"
+
+
+def test_a_broken_connection_goes_on_where_it_broke(server, tmp_path):
+    server.cuts = [100_000, 50_000, 1]
+    assert fetch(server.published(), tmp_path).read_bytes() == DATA
+    assert server.asked == [None, "bytes=100000-", "bytes=150000-", "bytes=150001-"]
+
+
+def test_a_killed_download_goes_on_and_a_longer_part_starts_again(server, tmp_path):
+    (tmp_path / "set.bin.part").write_bytes(DATA[:1234])
+    assert fetch(server.published(), tmp_path).read_bytes() == DATA
+    (tmp_path / "set.bin").unlink()
+    (tmp_path / "set.bin.part").write_bytes(DATA + b"more")
+    assert fetch(server.published(), tmp_path).read_bytes() == DATA
+    assert server.asked == ["bytes=1234-", None]
+
+
+def test_a_server_without_ranges_sends_all_again(server, tmp_path):
+    server.ranges = False
+    (tmp_path / "set.bin.part").write_bytes(DATA[:1234])
+    assert fetch(server.published(), tmp_path).read_bytes() == DATA
+
+
+def test_a_damaged_part_is_given_up_and_loaded_anew(server, tmp_path):
+    (tmp_path / "set.bin.part").write_bytes(b"?" * 1234)
+    assert fetch(server.published(), tmp_path).read_bytes() == DATA
+    assert server.asked == ["bytes=1234-", None]
+
+
+def test_a_damaged_file_of_an_earlier_call_is_loaded_anew(server, tmp_path, capsys):
+    (tmp_path / "set.bin").write_bytes(b"?" * len(DATA))
+    assert fetch(server.published(), tmp_path).read_bytes() == DATA
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_a_wrong_digest_is_refused_and_nothing_is_left_that_looks_whole(server, tmp_path):
+    with pytest.raises(InputError, match="damaged: sha256"):
+        fetch(server.published(sha256="0" * 64), tmp_path)
+    assert [(p.name, p.stat().st_size) for p in tmp_path.iterdir()] == [("set.bin.part", 0)]
+
+
+def test_another_length_is_refused_at_once(server, tmp_path):
+    with pytest.raises(InputError, match=r"it now has 300000 bytes, the published set.bin had 300001"):
+        fetch(server.published(size=300_001), tmp_path)
+    (tmp_path / "set.bin.part").write_bytes(DATA[:10])
+    with pytest.raises(InputError, match=r"it now has 300000 bytes"):
+        fetch(server.published(size=300_001), tmp_path)
+
+
+@pytest.mark.parametrize(("status", "attempts"), [(404, 1), (403, 1), (503, download.ATTEMPTS)])
+def test_a_server_that_says_no(server, tmp_path, status, attempts):
+    server.status = status
+    with pytest.raises(InputError, match=f"the server says {status}.*--source"):
+        fetch(server.published(), tmp_path)
+    assert len(server.asked) == attempts
+
+
+def test_a_server_that_always_hangs_up(server, tmp_path):
+    server.cuts = [10] * 100
+    with pytest.raises(InputError, match=r"closed after 50 of 300000 bytes \(5 attempts\).*--source"):
+        fetch(server.published(), tmp_path)
+    assert (tmp_path / "set.bin.part").read_bytes() == DATA[:50]
+
+
+def test_no_network(tmp_path):
+    began = time.monotonic()
+    file = Published("set.bin", 10, DIGEST, "http://no-such-host.invalid/set.bin")
+    with pytest.raises(InputError, match=r"cannot download http://no-such-host.invalid/set.bin: .*--source"):
+        fetch(file, tmp_path)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        file = Published("set.bin", 10, DIGEST, f"http://127.0.0.1:{closed.getsockname()[1]}/set.bin")
+        with pytest.raises(InputError, match=r"refused.*--source"):
+            fetch(file, tmp_path)
+    assert time.monotonic() - began < download.CONNECT_S * download.ATTEMPTS
+
+
+def test_a_server_that_never_answers_and_one_that_drips(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "CONNECT_S", 0.3)
+    monkeypatch.setattr(download, "STALL_S", 0.3)
+    monkeypatch.setattr(download, "ATTEMPTS", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        file = Published("set.bin", 10, DIGEST, f"http://127.0.0.1:{silent.getsockname()[1]}/set.bin")
+        with pytest.raises(InputError, match="2 attempts"):
+            fetch(file, tmp_path)
+    server.drip = 0.02
+    began = time.monotonic()
+    with pytest.raises(InputError, match=r"bytes in 0 s \(2 attempts\)"):
+        fetch(server.published(), tmp_path)
+    assert time.monotonic() - began < 10
+
+
+def test_two_downloads_of_one_file_at_once(server, tmp_path):
+    with open(tmp_path / "set.bin.part", "ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another process is downloading it"):
+            fetch(server.published(), tmp_path)
+    assert server.asked == []
+
+
+def test_a_full_disk_is_seen_before_anything_is_loaded(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1000))
+    with pytest.raises(InputError, match=r"MiB more are needed, 0 MiB are free"):
+        fetch(server.published(size=1 << 30), tmp_path)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(InputError, match="cannot write"):
+        fetch(server.published(), tmp_path / "file")
+    assert server.asked == []
+
+
+# ----------------------------------------------------------------------------------------------- files one has
+
+
+def test_files_one_already_has(tmp_path):
+    file = Published("set.bin", len(DATA), DIGEST)
+    (tmp_path / "set.bin").write_bytes(DATA)
+    assert obtain(file, tmp_path, Path("unused")) == tmp_path / "set.bin"
+    assert obtain(file, tmp_path / "set.bin", Path("unused")) == tmp_path / "set.bin"
+    with pytest.raises(InputError, match=r"no set.bin there \(no such path\)"):
+        obtain(file, tmp_path / "absent", Path("unused"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no set.bin there$"):
+        obtain(file, tmp_path / "empty", Path("unused"))
+    (tmp_path / "set.bin").write_bytes(DATA[:-1])
+    with pytest.raises(InputError, match=r"299999 bytes, the published set.bin has 300000"):
+        obtain(file, tmp_path, Path("unused"))
+    (tmp_path / "set.bin").write_bytes(DATA[:-1] + b"?")
+    with pytest.raises(InputError, match="damaged: sha256"):
+        obtain(file, tmp_path, Path("unused"))

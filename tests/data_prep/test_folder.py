@@ -1,0 +1,145 @@
+import os
+import pickle
+
+import numpy as np
+import published
+import pytest
+from PIL import Image
+
+from ali_fast.errors import InputError
+from data_prep import folder
+
+OPTIONS = {"size": 16, "batch_size": 4}
+
+
+def png(color: tuple[int, int, int], width: int = 20, height: int = 14) -> bytes:
+    return published.encode(Image.new("RGB", (width, height), color), "PNG")
+
+
+def contents(split) -> list[tuple]:
+    return [(tuple(s.image[0, 0].tolist()), s.label) for s in map(split.read, range(split.count))]
+
+
+def test_class_folders_become_labels_and_nothing_is_lost(tmp_path):
+    files = {
+        f"{name}/deep/{n}.png" if n % 2 else f"{name}/{n}.PNG": png((value, n, 0), 10 + n, 30)
+        for value, name in enumerate(["ants", "bees", "crows"])
+        for n in range(10)
+    }
+    junk = {"notes.txt": b"", ".hidden.png": b"", "ants/.DS_Store": b"", "__MACOSX/x.png": b"", "bees/Thumbs.db": b""}
+    source = published.put(tmp_path / "s", files | junk)
+    splits = folder.open_source(source, tmp_path / "d", **OPTIONS)
+    assert {name: split.count for name, split in splits.items()} == {"train": 24, "valid": 3, "test": 3}
+    seen = []
+    for split in splits.values():
+        assert split.classes == ("ants", "bees", "crows")
+        assert split.image_shape == (16, 16, 3)
+        seen += contents(pickle.loads(pickle.dumps(split)))
+    assert sorted(seen) == sorted(((value, n, 0), value) for value in range(3) for n in range(10))
+
+
+def test_the_split_follows_the_seed_and_nothing_else(tmp_path):
+    source = published.put(tmp_path / "s", {f"{n:02d}.png": png((n, 0, 0)) for n in range(40)})
+    again = published.put(tmp_path / "t", {f"{n:02d}.png": png((n, 0, 0)) for n in reversed(range(40))})
+
+    def split(path, **options):
+        return {k: contents(v) for k, v in folder.open_source(path, tmp_path, **OPTIONS | options).items()}
+
+    first = split(source)
+    assert first == split(again)
+    assert first != split(source, seed=1)
+    assert [len(part) for part in split(source, valid_fraction=0.25, test_fraction=0.5).values()] == [10, 10, 20]
+    # The stated rule: sorted by path, shuffled by the seed, then test, valid, train.
+    order = np.random.default_rng(0).permutation(40)
+    assert [pixel[0] for pixel, _ in first["test"] + first["valid"] + first["train"]] == order.tolist()
+
+
+def test_mixed_sizes_and_modes_and_one_channel(tmp_path):
+    source = published.put(
+        tmp_path,
+        {
+            "a.png": png((10, 20, 30), 300, 20),
+            "b.jpg": published.encode(Image.new("CMYK", (5, 5), (0, 0, 0, 0))),
+            "c.gif": published.encode(Image.new("P", (64, 65)), "GIF"),
+            "d.tiff": published.encode(Image.new("I;16", (30, 40), 257 * 5), "TIFF"),
+            "e.png": published.encode(Image.new("RGBA", (30, 40), (0, 0, 0, 0)), "PNG"),
+            "f.webp": published.encode(Image.new("L", (200, 1)), "WEBP"),
+        },
+    )
+    for channels in (1, 3):
+        for split in folder.open_source(source, tmp_path, size=28, channels=channels, batch_size=1).values():
+            for index in range(split.count):
+                sample = split.read(index)
+                assert sample.image.shape == (28, 28, channels)
+                assert sample.label is None
+            assert split.classes == ()
+
+
+def test_orientation_is_applied(tmp_path):
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[:16] = 255  # white above
+    exif = Image.Exif()
+    exif[0x0112] = 3  # stored upside down
+    data = published.encode(Image.fromarray(pixels), "PNG", exif=exif)
+    source = published.put(tmp_path, {f"{n}.png": data for n in range(3)})
+    image = folder.open_source(source, tmp_path, size=8, batch_size=1)["train"].read(0).image
+    assert image[0].max() == 0
+    assert image[-1].min() == 255
+
+
+def test_links_in_circles_are_followed_once(tmp_path):
+    source = published.put(tmp_path / "s", {f"a/{n}.png": png((n, 0, 0)) for n in range(12)})
+    os.symlink(source, source / "a" / "again")
+    os.symlink(tmp_path / "elsewhere", source / "b")
+    published.put(tmp_path / "elsewhere", {"x.png": png((99, 0, 0))})
+    os.symlink(tmp_path / "absent.png", source / "a" / "broken.png")
+    os.mkfifo(source / "a" / "pipe.png")
+    splits = folder.open_source(source, tmp_path, **OPTIONS)
+    assert sum(split.count for split in splits.values()) == 13
+    assert splits["train"].classes == ("a", "b")
+
+
+def test_names_that_are_not_unicode(tmp_path):
+    for number in range(12):
+        (tmp_path / os.fsdecode(b"caf\xe9 \n%d.png" % number)).write_bytes(png((number, 0, 0)))
+    splits = folder.open_source(tmp_path, tmp_path, **OPTIONS)
+    assert sorted(p[0] for s in splits.values() for p, _ in contents(s)) == list(range(12))
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"^image caf\? \?\d+.png: [^\n]*$"):
+        contents(splits["train"])
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "message"),
+    [
+        ({"notes.txt": b""}, {}, "not one image in it; files ending in .jpg"),
+        ({}, {}, "not one image in it"),
+        ({f"{n}.png": b"" for n in range(5)}, {}, "5 images, which leaves 3 to train on .*one batch of 4"),
+        ({"0.png": b""}, {}, "1 images, which leaves 0"),
+        ({"0.png": b"", "a/1.png": b"", "b/1.png": b""}, {}, r"both in it \(0.png\) and in sub-folders \(a\)"),
+        ({"0.png": b""}, {"size": None}, "needs a preset or a size"),
+        ({"0.png": b""}, {"size": 0}, "size 0, 1 to 1024"),
+        ({"0.png": b""}, {"channels": 2}, "channels 2, 1 or 3"),
+        ({"0.png": b""}, {"valid_fraction": 0.5, "test_fraction": 0.5}, "together below 1"),
+        ({"0.png": b""}, {"valid_fraction": float("nan")}, "together below 1"),
+        ({"0.png": b""}, {"seed": -1}, "seed -1: 0 or more"),
+    ],
+)
+def test_wrong_folders_and_options(tmp_path, files, options, message):
+    source = published.put(tmp_path / "s", {"sub/readme": b""} | files)
+    with pytest.raises(InputError, match=message):
+        folder.open_source(source, tmp_path, **OPTIONS | options)
+
+
+def test_a_broken_image_is_named(tmp_path):
+    source = published.put(tmp_path / "s", {f"a/{n}.png": png((n, 0, 0)) for n in range(12)})
+    (source / "a" / "7.png").write_bytes(png((7, 0, 0))[:45])
+    with pytest.raises(InputError, match=r"image a/7.png: "):
+        for split in folder.open_source(source, tmp_path, **OPTIONS).values():
+            contents(split)
+    (source / "a" / "7.png").unlink()
+    with pytest.raises(InputError, match=r"^--source|folder needs --source"):
+        folder.open_source(tmp_path / "absent", tmp_path, **OPTIONS)
+    with pytest.raises(InputError, match="folder needs --source"):
+        folder.open_source(None, tmp_path, **OPTIONS)
