@@ -54,7 +54,7 @@ class LiveLine:
         self._tick = ""
         self._live: Live | None = None
         if console.is_terminal:
-            self._live = Live(self._render(), console=console, auto_refresh=False, transient=True)
+            self._live = Live(self._render(), console=console, auto_refresh=False)
             self._live.start()
 
     def advance(self, step: int) -> None:

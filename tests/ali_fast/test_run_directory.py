@@ -51,11 +51,13 @@ def test_two_trainings_and_a_killed_one(tmp_path):
         with run.locked():
             os.write(writer, b"in")
             signal.pause()
-    assert os.read(reader, 2) == b"in"
-    with pytest.raises(InputError, match="another training is running"), run.locked():
-        pass
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    try:
+        assert os.read(reader, 2) == b"in"
+        with pytest.raises(InputError, match="another training is running"), run.locked():
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
     with run.locked():  # the kill left no lock behind
         pass
 
