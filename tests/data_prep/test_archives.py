@@ -14,8 +14,16 @@ import pytest
 from ali_fast.errors import InputError
 from data_prep import archives
 
+PREFIXED = "folder/" + "p" * 120 + "/short.bin"  # ustar splits it in two fields
 LONG = "folder/" + "x" * 150 + "/" + "y" * 120 + ".bin"
-MEMBERS = {"a.txt": b"one", "folder/empty": b"", "folder/b.bin": os.urandom(1500), LONG: b"long" * 300, "z": b"z" * 512}
+MEMBERS = {
+    "a.txt": b"one",
+    "folder/empty": b"",
+    "folder/b.bin": os.urandom(1500),
+    PREFIXED: b"two",
+    LONG: b"long" * 300,
+    "z": b"z" * 512,
+}
 
 
 def read_tar(data: bytes, **bounds: int) -> dict[str, bytes]:
@@ -88,6 +96,13 @@ def test_links_and_devices_in_a_tar_are_refused(kind):
     info.type, info.linkname = kind, "/etc/passwd"
     with pytest.raises(InputError, match="'innocent' is a link, a device"):
         read_tar(info.tobuf() + bytes(1024))
+
+
+def test_a_damaged_tar_header_is_refused():
+    data = bytearray(published.tar({"name": b"x"}))
+    data[2] ^= 1
+    with pytest.raises(InputError, match="checksum"):
+        read_tar(bytes(data))
 
 
 def test_every_cut_of_a_tar_is_refused():

@@ -157,6 +157,7 @@ def test_one_channel_is_luma():
 def test_first_frame():
     frames = [uniform("L", 10), uniform("L", 200)]
     assert (square(frames[0], kind="GIF", save_all=True, append_images=frames[1:]) == 10).all()
+    assert (square(frames[0], kind="MPO", save_all=True, append_images=frames[1:]) == 10).all()
 
 
 @pytest.mark.parametrize("image", [uniform("F", 0.5), uniform("I", 70_000), uniform("I", -1)])

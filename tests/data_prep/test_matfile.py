@@ -144,6 +144,28 @@ def test_a_wrong_checksum_inside_is_refused():
         read_anything(bytes(data))
 
 
+def test_a_compressed_variable_ends_where_its_header_says():
+    matrix = published.mat_matrix("y", 6, 2, (3, 1), bytes([1, 9, 10]))
+    header = published.mat_file([])
+    assert read(published.mat_file([matrix]))["y"].tolist() == [[1], [9], [10]]
+    for packed in (zlib.compress(matrix + b"more"), zlib.compress(matrix)[:-4]):
+        with pytest.raises(InputError, match=r"length is not what its header says"):
+            read(header + struct.pack("<II", 15, len(packed)) + packed)
+
+
+def test_values_above_the_callers_limit_are_refused():
+    text = saved({"t": "x" * 100})
+    for limit, message in ((99, "100 bytes"), (100, None)):
+        for variable in matfile.variables(io.BytesIO(text), "f.mat"):
+            if message is None:
+                assert variable.text(limit) == "x" * 100
+            else:
+                with pytest.raises(InputError, match=message):
+                    variable.text(limit)
+    with pytest.raises(InputError, match="300 bytes"):
+        read(published.mat_file([published.mat_matrix("n" * 300, 6, 2, (1, 1), b"1")]))
+
+
 def test_lying_headers_cost_no_memory():
     """Shapes, sizes and names that say gigabytes; a stream of 128 MB behind an honest header."""
     header = published.mat_file([])
