@@ -19,10 +19,11 @@ METRICS = ("loss_d", "loss_g", "score_data", "score_sample", "sigma")
 
 
 class Step:
-    """`step(images)` plays one game and moves both players; between `read_metrics` the host waits for nothing.
+    """`step(batch)` plays one game and moves both players; between `read_metrics` the host waits for nothing.
 
     dtype: what the networks compute in, by default the model's own (bf16, fp16: AMP, with float32 masters).
     route: how both gradients are taken; by default the cheapest exact way. cuda_graph: capture the whole of it.
+    samples: uint8 [count, H, W, C] on the device; a batch is then int64 [B], which of them to take.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Step:
         route: Route | None = None,
         compile: bool = True,
         cuda_graph: bool = False,
+        samples: Tensor | None = None,
     ):
         master = next(model.parameters())
         self.model, self.device, self.dtype = model.train(), master.device, dtype or master.dtype
@@ -53,35 +55,43 @@ class Step:
         self.summed = 0
         self.first_bad = torch.full((), -1, dtype=torch.int64, device=self.device)
         self.counter = torch.zeros((), dtype=torch.int64, device=self.device)
-        play = self._play
-        self.play: Callable[..., Outcome] = compiled(play, self.device) if compile else play
+        self.samples = samples
+        self.turn = compiled(self._turn, self.device) if compile else self._turn
         self.run: Callable[[Tensor], None] = Graphed(self._run) if cuda_graph else self._run
 
-    def _play(self, images: Tensor, z: Tensor, seeds: Tensor, scale: Tensor | None) -> Outcome:
-        x = to_x(images, self.model.architecture.image_size, self.dtype)
-        return ali(self.working, x, z.to(self.dtype), seeds, self.route, scale)
+    def __call__(self, batch: Tensor) -> None:
+        """batch, on the device: images uint8 [B, H, W, C], or int64 [B] into `samples`."""
+        self.run(batch)
+        self.steps += 1
+        self.summed += 1
+
+    def _run(self, batch: Tensor) -> None:
+        """What happens on the device, and all that a CUDA graph holds."""
+        z, seeds = self.noise(len(batch))
+        self.adams.step(*self.turn(batch, z, seeds, self.adams.scale))
 
     def noise(self, batch: int) -> tuple[Tensor, Tensor]:
         """z ~ N(0, I) [batch, L, 1, 1] and the random sites' seeds, from the device's default generator."""
         z_dim = self.model.architecture.z_dim
-        z = torch.randn(batch, z_dim, 1, 1, device=self.device)
+        z = torch.randn(batch, z_dim, 1, 1, dtype=self.dtype, device=self.device)
         return z, torch.randint(2**63 - 1, (self.model.sites,), device=self.device)
 
-    def __call__(self, images: Tensor) -> None:
-        """images: uint8 [B, H, W, C] on the device."""
-        self.run(images)
-        self.steps += 1
-        self.summed += 1
+    def _turn(
+        self, batch: Tensor, z: Tensor, seeds: Tensor, scale: Tensor | None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """All but the noise and the optimizers, one graph: the generator's and the discriminator's gradients."""
+        images = batch if self.samples is None else self.samples[batch]
+        outcome = self.play(images, z, seeds, scale)
+        self.note(outcome)
+        return outcome.generator, outcome.discriminator
 
-    def _run(self, images: Tensor) -> None:
-        """What happens on the device, and all that a CUDA graph holds."""
-        z, seeds = self.noise(len(images))
-        self.update(self.play(images, z, seeds, self.adams.scale))
+    def play(self, images: Tensor, z: Tensor, seeds: Tensor, scale: Tensor | None) -> Outcome:
+        x = to_x(images, self.model.architecture.image_size, self.dtype)
+        return ali(self.working, x, z.to(self.dtype), seeds, self.route, scale)
 
     @torch.no_grad()
-    def update(self, outcome: Outcome) -> None:
-        """Both Adams from gradients at the same point, the running statistics, the metrics."""
-        self.adams.step(outcome.generator, outcome.discriminator)
+    def note(self, outcome: Outcome) -> None:
+        """The running statistics and the metrics."""
         means, variances = zip(*outcome.statistics, strict=True)
         running = [*self.running[0], *self.running[1]]
         batch = [new.to(old.dtype) for new, old in zip([*means, *variances], running, strict=True)]

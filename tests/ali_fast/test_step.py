@@ -57,7 +57,7 @@ def test_metrics_are_means_since_the_last_reading(make_small):
     for i in range(3):
         z, seeds = step.noise(8)
         outcome = step.play(images(model, i), z, seeds, None)
-        step.update(outcome)
+        step.note(outcome)
         step.summed += 1
         seen.append(torch.cat([outcome.losses, outcome.sigma[None]]).double())
     values = step.read_metrics()
@@ -106,7 +106,7 @@ def test_bf16_gradients_are_near_and_masters_stay_float32(make_small, kind):
     for a, b in ((ours.generator, theirs.generator), (ours.discriminator, theirs.discriminator)):
         flat = [torch.cat([g.flatten().float() for g in gradients]) for gradients in (a, b)]
         assert torch.nn.functional.cosine_similarity(*flat, dim=0) > 0.9
-    amp.update(ours)
+    amp.adams.step(ours.generator, ours.discriminator)
     assert {p.dtype for p in amp.model.parameters()} == {torch.float32}
     weight, copied = amp.model.encoder.products[0].weight, amp.working.encoder.products[0].weight
     assert copied.dtype == torch.bfloat16
@@ -121,7 +121,7 @@ def test_fp16_skips_a_step_that_overflows_and_halves_the_scale(make_small):
     z, seeds = step.noise(8)
     outcome = step.play(images(model), z, seeds, step.adams.scale)
     outcome.generator[0].view(-1)[0] = float("inf")
-    step.update(outcome)
+    step.adams.step(outcome.generator, outcome.discriminator)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert float(step.adams.scale) == scale / 2
     assert step.read_metrics()["skipped_steps"] >= 1
@@ -129,10 +129,23 @@ def test_fp16_skips_a_step_that_overflows_and_halves_the_scale(make_small):
 
 @pytest.mark.slow
 def test_fifty_compiled_steps_are_fifty_eager_steps(make_small, kind):
+    samples = images(make_small(kind), batch=60)
     eager = Step(make_small(kind), learning_rate=1e-3, compile=False)
-    compiled = Step(make_small(kind), learning_rate=1e-3, compile=True)
+    compiled = Step(make_small(kind), learning_rate=1e-3, compile=True, samples=samples)
     for step in (eager, compiled):
         torch.manual_seed(6)
         for i in range(50):
-            step(images(step.model, i))
+            step(samples[i : i + 8] if step is eager else torch.arange(i, i + 8))
     assert difference(tensors(compiled), tensors(eager)) < 1e-10
+    assert compiled.read_metrics() == pytest.approx(eager.read_metrics(), rel=1e-6)
+
+
+def test_batches_by_number_are_the_same_images(make_small, kind):
+    samples, rows = images(make_small(kind), 3, batch=20), torch.randint(20, (2, 8))
+    streamed = Step(make_small(kind), learning_rate=1e-3, compile=False)
+    resident = Step(make_small(kind), learning_rate=1e-3, compile=False, samples=samples)
+    for step in (streamed, resident):
+        torch.manual_seed(8)
+        for row in rows:
+            step(row if step is resident else samples[row])
+    assert all(torch.equal(a, b) for a, b in zip(tensors(resident), tensors(streamed), strict=True))
