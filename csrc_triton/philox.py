@@ -113,15 +113,21 @@ def drop(x: Tensor, keep: Tensor, threshold: int) -> Tensor:
     return torch.where(keep.to(torch.int32) != 0, x * kept_scale(threshold), 0.0)
 
 
-def element_normals(seeds: Tensor, slot: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """eps float32 [count] and two 16-bit uniforms, int64 [count]: the twin of `element_words`."""
+def element_normals(
+    seeds: Tensor, slot: int, count: int, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor, Tensor]:
+    """eps [count] and two 16-bit uniforms, int64 [count]: the twin of `element_words`.
+
+    dtype: of the arithmetic from the words on. In float64, code that rounds its logarithms otherwise (a compiler's)
+    still draws the same eps.
+    """
     counter = torch.arange(count, dtype=torch.int64, device=seeds.device)
     w0, w1, w2, w3 = philox4x32(seeds[slot], counter)
-    radius = torch.sqrt(-2.0 * torch.log(torch.clamp_min(_unit(w0), 1e-7)))
-    return radius * torch.cos(6.283185307179586 * _unit(w1)), w2 & 0xFFFF, w3 & 0xFFFF
+    radius = torch.sqrt(-2.0 * torch.log(torch.clamp_min(_unit(w0, dtype), 1e-7)))
+    return radius * torch.cos(6.283185307179586 * _unit(w1, dtype)), w2 & 0xFFFF, w3 & 0xFFFF
 
 
-def _unit(word: Tensor) -> Tensor:
+def _unit(word: Tensor, dtype: torch.dtype) -> Tensor:
     """A uint32 in [0, 1) as `tl.uint_to_uniform_float` maps it: signed, negatives folded, times about 2^-31."""
     folded = torch.where(word >= 2**31, _LOW32 - word, word)
-    return folded.to(torch.float32) * 4.6566127342e-10
+    return folded.to(dtype) * 4.6566127342e-10

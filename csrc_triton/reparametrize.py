@@ -46,7 +46,8 @@ def reference_backward(g: Tensor, params: Tensor, eps: Tensor, keep: Tensor | No
 
 def noise(z: Tensor, seeds: Tensor, slot: int, threshold: int) -> tuple[Tensor, Tensor | None]:
     """eps and keep of the stream, as the references take them."""
-    eps, uniform_z_hat, uniform_z = philox.element_normals(seeds, slot, z.numel())
+    single = torch.promote_types(z.dtype, torch.float32)
+    eps, uniform_z_hat, uniform_z = philox.element_normals(seeds, slot, z.numel(), single)
     keep = None
     if threshold:
         uniforms = torch.cat([uniform_z_hat, uniform_z])
