@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from comparing import assert_close, random_map, random_vector, some_seeds
 
-from csrc_triton import philox
-from csrc_triton.batch_norm import SMALL_ROWS, launch_backward, launch_forward
+from csrc_triton import batch_norm, philox
+from csrc_triton.batch_norm import launch_backward, launch_forward
+from csrc_triton.launch import RowSplit, Tile
 
 SLOT, EPS = 3, 1e-4
 
@@ -16,13 +17,21 @@ CASES = {
     "ragged channels and rows": ((4, 44, 7, 5), 0.02, 0.5),
     "one channel": ((3, 1, 5, 5), 0.1, 0.2),
     "two rows": ((2, 20, 1, 1), 0.1, 0.0),
-    "small, full": ((2, 16, 32, 32), 0.1, 0.2),
-    "small, large mean": ((6, 24, 13, 13), 0.1, 0.0, 20.0, 1.7),
-    "ranges of several tiles": ((16, 32, 60, 60), 0.1, 0.0, 3.0),
-    "ranges, large mean, dropped": ((7, 40, 18, 19), 0.1, 0.2, 20.0, 1.7),
-    "ranges, the last of one row": ((2049, 70, 1, 1), 0.0, 0.2),
-    "ranges, one channel": ((3, 1, 29, 29), 1.0, 0.0),
-    "ranges, many columns": ((2100, 300, 1, 1), 0.02, 0.0),
+    "all the rows of one launch": ((2, 16, 32, 32), 0.1, 0.2),
+    "one launch, large mean": ((6, 24, 13, 13), 0.1, 0.0, 20.0, 1.7),
+    "two launches": ((7, 12, 18, 19), 0.1, 0.0),
+    "two launches, dropped, the last range of one row": ((1, 5, 1, 512 * 4 + 1), 0.1, 0.2),
+    "two launches, one channel": ((3, 1, 29, 29), 1.0, 0.0),
+}
+# The same, with the rows in ranges of several tiles, as only large maps have them by themselves:
+# (shape, slope, dropout, rows and channels of a tile, tiles of a range[, mean, std])
+SPLIT_CASES = {
+    "the paper's offset": ((6, 32, 13, 13), 0.1, 0.2, (64, 32), 3, 20.0, 1.7),
+    "ragged channels and rows": ((4, 20, 7, 5), 0.02, 0.5, (32, 16), 2),
+    "the last range of one row": ((1, 12, 65, 1), 0.0, 0.0, (16, 8), 2),
+    "the last tile of one row": ((1, 8, 81, 1), 0.1, 0.0, (16, 8), 2, 5.0),
+    "one range": ((1, 9, 5, 6), 0.1, 0.2, (16, 8), 2),
+    "more ranges than are merged at once": ((1, 8, 13, 11), 0.1, 0.0, (16, 8), 1, -7.0, 0.5),
 }
 
 
@@ -30,6 +39,15 @@ def check(shape, slope, dropout, mean=0.0, std=1.0, *, dtype, device):
     x = random_map(shape, dtype, device, mean=mean, std=std)
     x[:, -1] = mean  # a constant channel
     check_data(x, random_map(shape, dtype, device, seed=2), slope, dropout)
+
+
+def check_split(shape, slope, dropout, tile, tiles, mean=0.0, std=1.0, *, dtype, device, monkeypatch):
+    (rows, channels), M = tile, shape[0] * shape[2] * shape[3]
+    split = RowSplit(parts=-(-M // (rows * tiles)), rows=rows * tiles)
+    monkeypatch.setattr(batch_norm, "SMALL_ROWS", 0)
+    monkeypatch.setattr(batch_norm, "PARTS_AT_ONCE", 4)
+    monkeypatch.setattr(batch_norm, "large_split", lambda *_: (Tile(rows, channels, 4), split))
+    check(shape, slope, dropout, mean, std, dtype=dtype, device=device)
 
 
 def check_data(x, dy, slope, dropout):
@@ -60,15 +78,9 @@ def check_data(x, dy, slope, dropout):
     kink = (h.detach().abs() < 1e-5) & (slope != 1.0)
     assert kink.double().mean() < 1e-3 or kink.sum() <= 1
     if kink.any():
-        dy = dy.masked_fill(kink, 0)
+        dy = dy.masked_fill(kink, 0).contiguous(memory_format=torch.channels_last)
         dx, dweight, dbias = launch_backward(dy, x, mean, var, weight, bias, EPS, slope, threshold, seeds, SLOT)
     y64.backward(dy.double())
     assert_close(dx, x64.grad, "map", dtype, "dx")
     assert_close(dweight, w64.grad, "parameter", dtype, "dweight")
     assert_close(dbias, b64.grad, "parameter", dtype, "dbias")
-
-
-def check_paths(device):
-    """The cases above take both paths."""
-    rows = [n * h * w for (n, _, h, w), *_ in CASES.values()]
-    assert min(rows) <= SMALL_ROWS < max(rows)

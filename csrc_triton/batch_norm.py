@@ -1,0 +1,603 @@
+"""Batch norm of the batch's own statistics, leaky ReLU and dropout in one pass.
+
+    y = dropout(lrelu(h)),   h = (x - mean) * weight / sqrt(var + eps) + bias,   lrelu(h) = h if h > 0 else slope * h
+
+x, y: [N, C, H, W], float32, float16 or bfloat16 (float64 without kernels); weight, bias: [C]; mean, var: float32 [C],
+of x over N, H, W, var biased. Statistics and arithmetic in float32. With g = dy * keep * scale * (1 or slope), over the
+M = N*H*W rows:
+
+    dbias = sum g,   dweight = sum g * x_hat,   dx = (g - dbias / M - x_hat * dweight / M) * weight / sqrt(var + eps)
+
+The backward keeps x, mean, var and makes h and the mask again. No atomics, every sum in a fixed order: the same input
+gives the same bits. Up to SMALL_ROWS rows one launch each way, each program with all rows of its channels in
+registers. Beyond, two: one sums ranges of rows, the next merges the sums (Chan et al., "Updating formulae", 1979) and
+applies them, each program walking back over the rows it has summed, of which the last are still in L2. Sums are
+taken about a row of the data, so that a mean far larger than the deviation costs no digits.
+"""
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.library import triton_op
+
+from csrc_triton import launch, philox
+from csrc_triton.launch import wrap_triton
+
+SMALL_ROWS = 2048
+
+# ---------------------------------------------------------------- reference
+
+
+def reference(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float, keep: Tensor | None, threshold: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(y, mean, var); keep: uint8 or bool like x, or None for no dropout.
+
+    torch's own batch norm: alone on a CPU it is five times as fast as the formula written out, and compiled no
+    slower. Its running statistics, all new, are the batch's.
+    """
+    single = torch.promote_types(x.dtype, torch.float32)
+    mean, var = (torch.zeros(x.shape[1], dtype=single, device=x.device) for _ in range(2))
+    h = F.batch_norm(x.to(single), mean, var, weight.to(single), bias.to(single), True, 1.0, eps)
+    y = F.leaky_relu(h, slope) if slope != 1.0 else h
+    if keep is not None:
+        y = philox.drop(y, keep, threshold)
+    M = x.numel() // x.shape[1]
+    return y.to(x.dtype), mean, var * ((M - 1) / M)
+
+
+def reference_backward(
+    dy: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    slope: float,
+    keep: Tensor | None,
+    threshold: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dx like x, and dweight, dbias [C] in the arithmetic's dtype."""
+    single = mean.dtype
+    channels = lambda v: v[None, :, None, None]  # noqa: E731
+    invstd = torch.rsqrt(var + eps)
+    slant = weight.to(single) * invstd
+    d = x.to(single) - channels(mean)
+    g = dy.to(single)
+    if keep is not None:
+        g = philox.drop(g, keep, threshold)
+    if slope != 1.0:
+        h = d * channels(slant) + channels(bias.to(single))
+        g = torch.where(h > 0, g, g * slope)
+    M = x.numel() // x.shape[1]
+    dbias, dweight = g.sum((0, 2, 3)), (g * d).sum((0, 2, 3)) * invstd
+    dx = (g - channels(dbias / M) - d * channels(invstd * dweight / M)) * channels(slant)
+    return dx.to(x.dtype), dweight, dbias
+
+
+# ---------------------------------------------------------------- kernels
+# d is x - mean; h = fma(d, slant, bias) is the same expression, hence the same bits, forward and backward.
+
+
+@triton.jit
+def _drop(v, seeds_ptr, slot, threshold, scale, rows, first, C, BC: tl.constexpr):
+    if seeds_ptr is not None:
+        uniforms = philox.channel_uniforms(tl.load(seeds_ptr + slot), rows, first, C, BC)
+        v = tl.where(uniforms >= threshold, v * scale, 0.0)
+    return v
+
+
+@triton.jit
+def _pass_lrelu(g, d, slant, bias, slope):
+    """g times lrelu'(h)."""
+    h = tl.fma(d, slant[None, :], bias[None, :])
+    return tl.where(h > 0, g, g * slope)
+
+
+@triton.jit
+def _normalize(d, slant, bias, slope, seeds_ptr, slot, threshold, scale, rows, first, C, BC: tl.constexpr):
+    h = tl.fma(d, slant[None, :], bias[None, :])
+    h = tl.where(h > 0, h, h * slope)
+    return _drop(h, seeds_ptr, slot, threshold, scale, rows, first, C, BC)
+
+
+@triton.jit
+def _load_norm(mean_ptr, var_ptr, weight_ptr, bias_ptr, eps, cols, C):
+    """mean, 1 / sqrt(var + eps), weight / sqrt(var + eps), bias of the channels `cols`."""
+    inside = cols < C
+    mean = tl.load(mean_ptr + cols, mask=inside, other=0.0)
+    invstd = tl.rsqrt(tl.load(var_ptr + cols, mask=inside, other=1.0) + eps)
+    weight = tl.load(weight_ptr + cols, mask=inside, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + cols, mask=inside, other=0.0).to(tl.float32)
+    return mean, invstd, weight * invstd, bias
+
+
+@triton.jit(do_not_specialize=["slot", "threshold"])
+def small_forward_kernel(
+    x_ptr,  # [M, C]
+    weight_ptr,  # [C]
+    bias_ptr,  # [C]
+    y_ptr,  # [M, C]
+    mean_ptr,  # fp32 [C]
+    var_ptr,  # fp32 [C]
+    seeds_ptr,  # int64 [K], or None for no dropout
+    slot,
+    threshold,
+    scale,
+    eps,
+    slope,
+    M,
+    C,
+    BM: tl.constexpr,  # all rows
+    BC: tl.constexpr,
+):
+    first = tl.program_id(0) * BC
+    cols = first + tl.arange(0, BC)
+    rows = tl.arange(0, BM)
+    inside = (rows[:, None] < M) & (cols[None, :] < C)
+    offsets = rows[:, None] * C + cols[None, :]
+    x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+    origin = tl.load(x_ptr + cols, mask=cols < C, other=0.0).to(tl.float32)
+    mean = origin + tl.sum(tl.where(inside, x - origin[None, :], 0.0), 0) / M
+    d = tl.where(inside, x - mean[None, :], 0.0)
+    var = tl.sum(d * d, 0) / M
+    tl.store(mean_ptr + cols, mean, mask=cols < C)
+    tl.store(var_ptr + cols, var, mask=cols < C)
+    slant = tl.load(weight_ptr + cols, mask=cols < C, other=0.0).to(tl.float32) * tl.rsqrt(var + eps)
+    bias = tl.load(bias_ptr + cols, mask=cols < C, other=0.0).to(tl.float32)
+    y = _normalize(d, slant, bias, slope, seeds_ptr, slot, threshold, scale, rows, first, C, BC)
+    tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["slot", "threshold"])
+def small_backward_kernel(
+    dy_ptr,  # [M, C]
+    x_ptr,  # [M, C]
+    mean_ptr,  # fp32 [C]
+    var_ptr,  # fp32 [C]
+    weight_ptr,  # [C]
+    bias_ptr,  # [C]
+    dx_ptr,  # [M, C]
+    dweight_ptr,  # fp32 [C]
+    dbias_ptr,  # fp32 [C]
+    seeds_ptr,  # int64 [K], or None for no dropout
+    slot,
+    threshold,
+    scale,
+    eps,
+    slope,
+    M,
+    C,
+    BM: tl.constexpr,  # all rows
+    BC: tl.constexpr,
+):
+    first = tl.program_id(0) * BC
+    cols = first + tl.arange(0, BC)
+    rows = tl.arange(0, BM)
+    inside = (rows[:, None] < M) & (cols[None, :] < C)
+    offsets = rows[:, None] * C + cols[None, :]
+    mean, invstd, slant, bias = _load_norm(mean_ptr, var_ptr, weight_ptr, bias_ptr, eps, cols, C)
+    d = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32) - mean[None, :]
+    g = tl.load(dy_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+    g = _drop(g, seeds_ptr, slot, threshold, scale, rows, first, C, BC)
+    g = _pass_lrelu(g, d, slant, bias, slope)
+    dbias = tl.sum(g, 0)
+    dweight = tl.sum(g * d, 0) * invstd
+    tl.store(dbias_ptr + cols, dbias, mask=cols < C)
+    tl.store(dweight_ptr + cols, dweight, mask=cols < C)
+    dx = (g - (dbias / M)[None, :] - d * (invstd * dweight / M)[None, :]) * slant[None, :]
+    tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def statistics_kernel(
+    x_ptr,  # [M, C]
+    means_ptr,  # fp32 [parts, C]: the mean of each range of rows
+    squares_ptr,  # fp32 [parts, C]: the sum of squares about it
+    M,
+    C,
+    part_rows,
+    BM: tl.constexpr,
+    BC: tl.constexpr,
+):
+    part = tl.program_id(0)
+    cols = tl.program_id(1) * BC + tl.arange(0, BC)
+    start = part * part_rows
+    end = tl.minimum(start + part_rows, M)
+    origin = tl.load(x_ptr + start * C + cols, mask=cols < C, other=0.0).to(tl.float32)
+    sums = tl.zeros((BM, BC), tl.float32)
+    squares = tl.zeros((BM, BC), tl.float32)
+    for row in range(start, end, BM):
+        rows = row + tl.arange(0, BM)
+        inside = (rows[:, None] < end) & (cols[None, :] < C)
+        x = tl.load(x_ptr + rows[:, None] * C + cols[None, :], mask=inside, other=0.0).to(tl.float32)
+        d = tl.where(inside, x - origin[None, :], 0.0)
+        sums += d
+        squares = tl.fma(d, d, squares)
+    total = tl.sum(sums, 0)
+    mean = total / (end - start)
+    tl.store(means_ptr + part * C + cols, origin + mean, mask=cols < C)
+    tl.store(squares_ptr + part * C + cols, tl.sum(squares, 0) - total * mean, mask=cols < C)
+
+
+@triton.jit
+def _merge_statistics(means_ptr, squares_ptr, cols, M, C, parts, part_rows, BP: tl.constexpr, BC: tl.constexpr):
+    """mean and biased variance [BC] from those of the ranges."""
+    origin = tl.load(means_ptr + cols, mask=cols < C, other=0.0)
+    sums = tl.zeros((BP, BC), tl.float32)
+    for first_part in range(0, parts, BP):
+        part = first_part + tl.arange(0, BP)
+        inside = (part[:, None] < parts) & (cols[None, :] < C)
+        mean = tl.load(means_ptr + part[:, None] * C + cols[None, :], mask=inside, other=0.0)
+        count = tl.minimum(M - part * part_rows, part_rows).to(tl.float32)
+        sums += tl.where(inside, (mean - origin[None, :]) * count[:, None], 0.0)
+    merged = origin + tl.sum(sums, 0) / M
+    sums = tl.zeros((BP, BC), tl.float32)
+    for first_part in range(0, parts, BP):
+        part = first_part + tl.arange(0, BP)
+        inside = (part[:, None] < parts) & (cols[None, :] < C)
+        offsets = part[:, None] * C + cols[None, :]
+        d = tl.load(means_ptr + offsets, mask=inside, other=0.0) - merged[None, :]
+        count = tl.minimum(M - part * part_rows, part_rows).to(tl.float32)
+        within = tl.load(squares_ptr + offsets, mask=inside, other=0.0)
+        sums += tl.where(inside, within + d * d * count[:, None], 0.0)
+    return merged, tl.sum(sums, 0) / M
+
+
+@triton.jit
+def _sum_parts(partial_ptr, cols, C, parts, BP: tl.constexpr, BC: tl.constexpr):
+    sums = tl.zeros((BP, BC), tl.float32)
+    for first_part in range(0, parts, BP):
+        part = first_part + tl.arange(0, BP)
+        inside = (part[:, None] < parts) & (cols[None, :] < C)
+        sums += tl.load(partial_ptr + part[:, None] * C + cols[None, :], mask=inside, other=0.0)
+    return tl.sum(sums, 0)
+
+
+@triton.jit(do_not_specialize=["slot", "threshold"])
+def apply_kernel(
+    x_ptr,  # [M, C]
+    means_ptr,  # fp32 [parts, C]
+    squares_ptr,  # fp32 [parts, C]
+    weight_ptr,  # [C]
+    bias_ptr,  # [C]
+    y_ptr,  # [M, C]
+    mean_ptr,  # fp32 [C]
+    var_ptr,  # fp32 [C]
+    seeds_ptr,  # int64 [K], or None for no dropout
+    slot,
+    threshold,
+    scale,
+    eps,
+    slope,
+    M,
+    C,
+    parts,
+    part_rows,
+    BM: tl.constexpr,
+    BC: tl.constexpr,
+    BP: tl.constexpr,
+):
+    part = tl.program_id(0)
+    first = tl.program_id(1) * BC
+    cols = first + tl.arange(0, BC)
+    mean, var = _merge_statistics(means_ptr, squares_ptr, cols, M, C, parts, part_rows, BP, BC)
+    if part == 0:
+        tl.store(mean_ptr + cols, mean, mask=cols < C)
+        tl.store(var_ptr + cols, var, mask=cols < C)
+    slant = tl.load(weight_ptr + cols, mask=cols < C, other=0.0).to(tl.float32) * tl.rsqrt(var + eps)
+    bias = tl.load(bias_ptr + cols, mask=cols < C, other=0.0).to(tl.float32)
+    start = part * part_rows
+    end = tl.minimum(start + part_rows, M)
+    for back in range(0, end - start, BM):
+        rows = start + (tl.cdiv(end - start, BM) - 1) * BM - back + tl.arange(0, BM)
+        inside = (rows[:, None] < end) & (cols[None, :] < C)
+        offsets = rows[:, None] * C + cols[None, :]
+        d = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32) - mean[None, :]
+        y = _normalize(d, slant, bias, slope, seeds_ptr, slot, threshold, scale, rows, first, C, BC)
+        tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["slot", "threshold"])
+def backward_sums_kernel(
+    dy_ptr,  # [M, C]
+    x_ptr,  # [M, C]
+    mean_ptr,  # fp32 [C]
+    var_ptr,  # fp32 [C]
+    weight_ptr,  # [C]
+    bias_ptr,  # [C]
+    dweights_ptr,  # fp32 [parts, C]
+    dbiases_ptr,  # fp32 [parts, C]
+    seeds_ptr,  # int64 [K], or None for no dropout
+    slot,
+    threshold,
+    scale,
+    eps,
+    slope,
+    M,
+    C,
+    part_rows,
+    BM: tl.constexpr,
+    BC: tl.constexpr,
+):
+    part = tl.program_id(0)
+    first = tl.program_id(1) * BC
+    cols = first + tl.arange(0, BC)
+    mean, invstd, slant, bias = _load_norm(mean_ptr, var_ptr, weight_ptr, bias_ptr, eps, cols, C)
+    start = part * part_rows
+    end = tl.minimum(start + part_rows, M)
+    dbias = tl.zeros((BM, BC), tl.float32)
+    dweight = tl.zeros((BM, BC), tl.float32)
+    for row in range(start, end, BM):
+        rows = row + tl.arange(0, BM)
+        inside = (rows[:, None] < end) & (cols[None, :] < C)
+        offsets = rows[:, None] * C + cols[None, :]
+        d = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32) - mean[None, :]
+        g = tl.load(dy_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        g = _drop(g, seeds_ptr, slot, threshold, scale, rows, first, C, BC)
+        g = _pass_lrelu(g, d, slant, bias, slope)
+        dbias += g
+        dweight = tl.fma(g, d, dweight)
+    tl.store(dbiases_ptr + part * C + cols, tl.sum(dbias, 0), mask=cols < C)
+    tl.store(dweights_ptr + part * C + cols, tl.sum(dweight, 0) * invstd, mask=cols < C)
+
+
+@triton.jit(do_not_specialize=["slot", "threshold"])
+def backward_apply_kernel(
+    dy_ptr,  # [M, C]
+    x_ptr,  # [M, C]
+    mean_ptr,  # fp32 [C]
+    var_ptr,  # fp32 [C]
+    weight_ptr,  # [C]
+    bias_ptr,  # [C]
+    dweights_ptr,  # fp32 [parts, C]
+    dbiases_ptr,  # fp32 [parts, C]
+    dx_ptr,  # [M, C]
+    dweight_ptr,  # fp32 [C]
+    dbias_ptr,  # fp32 [C]
+    seeds_ptr,  # int64 [K], or None for no dropout
+    slot,
+    threshold,
+    scale,
+    eps,
+    slope,
+    M,
+    C,
+    parts,
+    part_rows,
+    BM: tl.constexpr,
+    BC: tl.constexpr,
+    BP: tl.constexpr,
+):
+    part = tl.program_id(0)
+    first = tl.program_id(1) * BC
+    cols = first + tl.arange(0, BC)
+    mean, invstd, slant, bias = _load_norm(mean_ptr, var_ptr, weight_ptr, bias_ptr, eps, cols, C)
+    dweight = _sum_parts(dweights_ptr, cols, C, parts, BP, BC)
+    dbias = _sum_parts(dbiases_ptr, cols, C, parts, BP, BC)
+    if part == 0:
+        tl.store(dweight_ptr + cols, dweight, mask=cols < C)
+        tl.store(dbias_ptr + cols, dbias, mask=cols < C)
+    of_g = dbias / M
+    of_d = invstd * dweight / M
+    start = part * part_rows
+    end = tl.minimum(start + part_rows, M)
+    for back in range(0, end - start, BM):
+        rows = start + (tl.cdiv(end - start, BM) - 1) * BM - back + tl.arange(0, BM)
+        inside = (rows[:, None] < end) & (cols[None, :] < C)
+        offsets = rows[:, None] * C + cols[None, :]
+        d = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32) - mean[None, :]
+        g = tl.load(dy_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        g = _drop(g, seeds_ptr, slot, threshold, scale, rows, first, C, BC)
+        g = _pass_lrelu(g, d, slant, bias, slope)
+        dx = (g - of_g[None, :] - d * of_d[None, :]) * slant[None, :]
+        tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
+
+
+# ---------------------------------------------------------------- launchers (channels-last maps)
+
+PARTS_AT_ONCE = 32
+
+
+def small_tile(rows: int, backward: bool) -> launch.Tile:
+    """All rows of 16 channels, one sector of 16-bit data; 8 where forward and backward values fill the registers."""
+    block = max(16, triton.next_power_of_2(rows))
+    channels = 8 if backward and block > 1024 else 16
+    return launch.Tile(block, channels, min(16, max(1, block * channels // 512)))
+
+
+def large_tile(channels: int) -> launch.Tile:
+    """Twice the usual rows and warps: the programs are few, so each must keep many loads in flight."""
+    tile = launch.tile_for(channels)
+    return launch.Tile(2 * tile.rows, tile.channels, 2 * tile.warps)
+
+
+def large_split(rows: int, channels: int) -> tuple[launch.Tile, launch.RowSplit]:
+    tile = large_tile(channels)
+    return tile, launch.split_rows(rows, tile.rows, triton.cdiv(channels, tile.channels), max_parts=128)
+
+
+def launch_forward(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float, threshold: int, seeds: Tensor | None, slot: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(y, mean, var)."""
+    launch.check_layout("batch_norm", x=x)
+    M, C = launch.rows_and_channels(x)
+    single = {"dtype": torch.float32, "device": x.device}
+    y, mean, var = launch.empty_map(x), torch.empty(C, **single), torch.empty(C, **single)
+    dropout = (seeds if threshold else None, slot, threshold, philox.kept_scale(threshold))
+    if M <= SMALL_ROWS:
+        tile = small_tile(M, backward=False)
+        wrap_triton(small_forward_kernel)[(triton.cdiv(C, tile.channels),)](
+            x, weight, bias, y, mean, var, *dropout, eps, slope, M, C,
+            BM=tile.rows, BC=tile.channels, num_warps=tile.warps,
+        )  # fmt: skip
+        return y, mean, var
+    tile, split = large_split(M, C)
+    grid = (split.parts, triton.cdiv(C, tile.channels))
+    means, squares = torch.empty(split.parts, C, **single), torch.empty(split.parts, C, **single)
+    wrap_triton(statistics_kernel)[grid](
+        x, means, squares, M, C, split.rows, BM=tile.rows, BC=tile.channels, num_warps=tile.warps
+    )
+    wrap_triton(apply_kernel)[grid](
+        x, means, squares, weight, bias, y, mean, var, *dropout, eps, slope, M, C, split.parts, split.rows,
+        BM=tile.rows, BC=tile.channels, BP=PARTS_AT_ONCE, num_warps=tile.warps,
+    )  # fmt: skip
+    return y, mean, var
+
+
+def launch_backward(
+    dy: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    slope: float,
+    threshold: int,
+    seeds: Tensor | None,
+    slot: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(dx, dweight, dbias)."""
+    launch.check_layout("batch_norm", dy=dy, x=x)
+    M, C = launch.rows_and_channels(x)
+    dx, dweight, dbias = launch.empty_map(x), torch.empty_like(mean), torch.empty_like(mean)
+    dropout = (seeds if threshold else None, slot, threshold, philox.kept_scale(threshold))
+    if M <= SMALL_ROWS:
+        tile = small_tile(M, backward=True)
+        wrap_triton(small_backward_kernel)[(triton.cdiv(C, tile.channels),)](
+            dy, x, mean, var, weight, bias, dx, dweight, dbias, *dropout, eps, slope, M, C,
+            BM=tile.rows, BC=tile.channels, num_warps=tile.warps,
+        )  # fmt: skip
+        return dx, dweight, dbias
+    tile, split = large_split(M, C)
+    grid = (split.parts, triton.cdiv(C, tile.channels))
+    dweights, dbiases = mean.new_empty(split.parts, C), mean.new_empty(split.parts, C)
+    wrap_triton(backward_sums_kernel)[grid](
+        dy, x, mean, var, weight, bias, dweights, dbiases, *dropout, eps, slope, M, C, split.rows,
+        BM=tile.rows, BC=tile.channels, num_warps=tile.warps,
+    )  # fmt: skip
+    wrap_triton(backward_apply_kernel)[grid](
+        dy, x, mean, var, weight, bias, dweights, dbiases, dx, dweight, dbias, *dropout, eps, slope, M, C,
+        split.parts, split.rows, BM=tile.rows, BC=tile.channels, BP=PARTS_AT_ONCE, num_warps=tile.warps,
+    )  # fmt: skip
+    return dx, dweight, dbias
+
+
+# ---------------------------------------------------------------- registration
+
+
+def _keep(seeds: Tensor | None, slot: int, threshold: int, x: Tensor) -> Tensor | None:
+    return philox.channel_keep(seeds, slot, threshold, x.shape) if threshold and seeds is not None else None
+
+
+@triton_op("csrc_triton::batch_norm", mutates_args=())
+def forward_op(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float, threshold: int, seeds: Tensor | None, slot: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    x, weight, bias = launch.channels_last(x), weight.contiguous(), bias.contiguous()
+    if x.device.type != "cuda":
+        keep = _keep(seeds, slot, threshold, x)
+        y, mean, var = reference(x, weight, bias, eps, slope, keep, threshold)
+        return launch.channels_last(y), mean, var
+    return launch_forward(x, weight, bias, eps, slope, threshold, seeds, slot)
+
+
+@triton_op("csrc_triton::batch_norm_backward", mutates_args=())
+def backward_op(
+    dy: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    slope: float,
+    threshold: int,
+    seeds: Tensor | None,
+    slot: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    dy, x, weight, bias = launch.channels_last(dy), launch.channels_last(x), weight.contiguous(), bias.contiguous()
+    if x.device.type != "cuda":
+        keep = _keep(seeds, slot, threshold, x)
+        dx, dweight, dbias = reference_backward(dy, x, mean, var, weight, bias, eps, slope, keep, threshold)
+        return launch.channels_last(dx), dweight, dbias
+    return launch_backward(dy, x, mean, var, weight, bias, eps, slope, threshold, seeds, slot)
+
+
+@forward_op.register_fake
+def _(x, weight, bias, eps, slope, threshold, seeds, slot):
+    single = torch.promote_types(x.dtype, torch.float32)
+    return launch.empty_map(x), x.new_empty(x.shape[1], dtype=single), x.new_empty(x.shape[1], dtype=single)
+
+
+@backward_op.register_fake
+def _(dy, x, mean, var, weight, bias, eps, slope, threshold, seeds, slot):
+    return launch.empty_map(x), torch.empty_like(mean), torch.empty_like(mean)
+
+
+def _setup_context(ctx, inputs, output):
+    x, weight, bias, *ctx.settings, seeds, ctx.slot = inputs
+    _, mean, var = output
+    ctx.save_for_backward(x, mean, var, weight, bias, seeds)
+    ctx.mark_non_differentiable(mean, var)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, dy, dmean, dvar):
+    x, mean, var, weight, bias, seeds = ctx.saved_tensors
+    dx, dweight, dbias = backward_op(dy, x, mean, var, weight, bias, *ctx.settings, seeds, ctx.slot)
+    return dx, dweight.to(weight.dtype), dbias.to(bias.dtype), None, None, None, None, None
+
+
+forward_op.register_autograd(_backward, setup_context=_setup_context)
+backward_op.register_autograd(launch.no_second_derivative("batch_norm"))
+
+# ---------------------------------------------------------------- public
+
+
+def batch_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    slope: float,
+    *,
+    dropout: float = 0.0,
+    seeds: Tensor | None = None,
+    slot: int = 0,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(y, mean, var) as the module writes them; mean and var carry no gradient (float64 where x is).
+
+    slope: 1 is no nonlinearity, 0 is ReLU. dropout: probability of zeroing. seeds, slot: see `csrc_triton.philox`;
+    "inductor" takes torch's own generator. backend: "eager" and "triton" give the same values, mask included; "triton"
+    on a CPU tensor runs the reference. ValueError for a shape (two rows at least), dtype, device, eps, slope or
+    dropout it cannot take.
+    """
+    launch.check_backend("batch_norm", backend)
+    launch.check_shape("batch_norm", "x", x, (None,) * 4, "[N, C, H, W]")
+    launch.check_dtype("batch_norm", "x", x, backend)
+    for name, parameter in (("weight", weight), ("bias", bias)):
+        launch.check_shape("batch_norm", name, parameter, x.shape[1:2], "[C]")
+        launch.check_dtype("batch_norm", name, parameter, backend)
+    if x.numel() == x.shape[1]:
+        raise ValueError(f"batch_norm: x has shape {list(x.shape)}: a channel's variance needs two values at least")
+    if not eps > 0.0:
+        raise ValueError(f"batch_norm: eps is {eps}: more than 0 is needed")
+    if not 0.0 <= slope <= 1.0:
+        raise ValueError(f"batch_norm: slope is {slope}: 0 to 1 is needed")
+    threshold = philox.dropout_threshold(dropout)
+    launch.check_device("batch_norm", x, weight=weight, bias=bias, seeds=seeds)
+    if threshold and backend != "inductor":
+        launch.check_seeds("batch_norm", seeds, slot)
+    if backend == "triton":
+        return forward_op(x, weight, bias, eps, slope, threshold, seeds, slot)
+    keep = _keep(seeds, slot, threshold, x)
+    if threshold and backend == "inductor":
+        keep = torch.rand_like(x, dtype=torch.float32) >= threshold / 65536
+    return reference(x, weight, bias, eps, slope, keep, threshold)
