@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from ali_fast import config
+from ali_fast import config, presets
 from ali_fast.errors import InputError
 
 Output = Annotated[Path | None, arg(aliases=["-o"])]
@@ -32,6 +32,8 @@ class Prepare:
     """Files one already has; by default they are downloaded to where the result goes."""
     data_dir: Path = Path("data")
     """Where the result goes."""
+    preset: str | None = None
+    """Of a folder: the preset that will be trained, for its image size and channels."""
     force: bool = False
     """Convert again what is there."""
     check: bool = False
@@ -42,8 +44,14 @@ class Prepare:
     def run(self) -> None:
         import data_prep
 
+        options: dict[str, Any] = {}
+        if self.preset is not None:
+            if self.dataset != "folder":
+                raise InputError(f"--preset {self.preset}: only a folder's images are made for a preset")
+            architecture = presets.resolve("folder", self.preset).architecture
+            options = {"size": architecture.image_size, "channels": architecture.image_channels}
         manifests = data_prep.prepare(
-            self.dataset, source=self.source, data_dir=self.data_dir, force=self.force, check=self.check
+            self.dataset, source=self.source, data_dir=self.data_dir, force=self.force, check=self.check, **options
         )
         for manifest in manifests:
             print(f"{manifest.dataset} {manifest.split}: {manifest.count:,} images")
@@ -79,7 +87,6 @@ class Train(config.TrainConfig):
 
 def prepare_if_missing(resolved: config.TrainConfig) -> None:
     """Prepare the data set unless its splits are there; one that is there and damaged is never rebuilt unasked."""
-    from ali_fast import presets
     from ali_fast.data.schema import NotPreparedError, beton_path, read_manifest
 
     preset = presets.resolve(resolved.dataset, resolved.preset)
@@ -105,7 +112,7 @@ class Describe:
     """Also write the description to this file."""
 
     def run(self) -> None:
-        from ali_fast import describe, presets
+        from ali_fast import describe
 
         description = describe.describe(presets.resolve(self.dataset, self.preset))
         print(describe.to_text(description))
@@ -268,7 +275,6 @@ def originals_for(ali: Any, run: Path, images: tuple[Path, ...], most: int) -> A
 
     if images:
         return read_pictures(list_pictures(images)[:most], ali.image_shape)
-    from ali_fast import presets
     from ali_fast.run_directory import RunDirectory
     from ali_fast.train import first_images
 

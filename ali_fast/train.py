@@ -172,13 +172,20 @@ def open_source(loader: BetonLoader, where: torch.device, resident: bool) -> Sou
 
 
 def open_training_data(config: TrainConfig, preset: Preset) -> BetonLoader:
-    """Raises InputError for a file that is missing or damaged, and for a batch larger than the set."""
+    """Raises InputError: a file missing or damaged, a batch larger than the set, images that do not fit the preset."""
     assert config.batch_size is not None
     loader = BetonLoader(
         beton_path(config.data_dir, config.dataset, preset.train_split),
         batch_size=config.batch_size,
         seed=config.seed,
     )
+    shape, architecture = loader.manifest.shape, preset.architecture
+    size, channels = architecture.image_size, architecture.image_channels
+    if len(shape) != 3 or max(shape[:2]) > size or shape[2] != channels:
+        raise InputError(
+            f"preset {preset.name} takes images of at most {size}x{size}x{channels}; "
+            f"those of {loader.beton.path} are {'x'.join(map(str, shape))}"
+        )
     return loader
 
 
