@@ -9,9 +9,9 @@ logits: [2N], the first N of data pairs (l_q), the last N of sample pairs (l_p).
 so that where a discriminator treats pairs independently, one backward seeded with dL_d/dl, times factor, is L_g's too.
 In seed_d and factor, |l| is at most 40: D's seed then stays above 4e-18 / N, which leaves float32 and bfloat16 twenty
 decades for the way back through D, and factor * seed_d is seed_g to rounding, pair by pair, up to there (clamping the
-factor alone would lose L_g's gradient just when D wins; a limit of 15 would put 3e-7 where a lost pair's is e^-30). The losses, the
-scores and seed_g take the logit as it is. float32, float16 or bfloat16 (float64 without the kernel); arithmetic in
-float32. Forward only: the gradients are outputs.
+factor alone would lose L_g's gradient just when D wins; a limit of 15 would put 3e-7 where a lost pair's is e^-30).
+The losses, the scores and seed_g take the logit as it is. float32, float16 or bfloat16 (float64 without the kernel);
+arithmetic in float32. Forward only: the gradients are outputs.
 """
 
 from typing import NamedTuple

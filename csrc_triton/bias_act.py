@@ -196,7 +196,7 @@ def _keep(seeds: Tensor | None, slot: int, threshold: int, x: Tensor) -> Tensor 
 def forward_op(x: Tensor, bias: Tensor | None, slope: float, threshold: int, seeds: Tensor | None, slot: int) -> Tensor:
     x = launch.channels_last(x)
     if x.device.type != "cuda":
-        return launch.channels_last(reference(x, bias, slope, _keep(seeds, slot, threshold, x), threshold))
+        return launch.fresh_map(reference(x, bias, slope, _keep(seeds, slot, threshold, x), threshold), x)
     return launch_forward(x, bias, slope, threshold, seeds, slot)
 
 
@@ -207,7 +207,7 @@ def backward_op(
     dy = launch.channels_last(dy)
     if dy.device.type != "cuda":
         dx, db = reference_backward(dy, y, slope, _keep(seeds, slot, threshold, dy), threshold)
-        return launch.channels_last(dx), db if with_bias else db.new_empty(0)
+        return launch.fresh_map(dx, dy), db if with_bias else db.new_empty(0)
     return launch_backward(dy, y, slope, threshold, seeds, slot, with_bias)
 
 

@@ -82,6 +82,11 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
+def fresh_map(y: Tensor, x: Tensor) -> Tensor:
+    """A reference's result as an op's: in channels-last memory, and not its input x itself."""
+    return channels_last(y.clone() if y is x else y)
+
+
 def empty_map(x: Tensor, channels: int | None = None) -> Tensor:
     """An uninitialised channels-last map like x, with another number of channels if given."""
     n, c, h, w = x.shape

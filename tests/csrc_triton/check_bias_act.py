@@ -12,8 +12,8 @@ SLOT = 1
 # (shape, slope, bias, dropout)
 CASES = {
     "a 1x1 map, two column blocks": ((50, 128, 1, 1), 0.1, True, 0.2),
-    "ragged channels and rows": ((4, 44, 7, 5), 0.02, True, 0.5),
-    "several row ranges": ((6, 32, 13, 13), 0.1, True, 0.0),
+    "ragged channels and rows": ((3, 44, 7, 5), 0.02, True, 0.5),
+    "several row ranges": ((3, 32, 8, 11), 0.1, True, 0.0),
     "one row beyond a tile": ((1, 70, 33, 1), 0.0, True, 0.2),
     "image channels, dropout alone": ((5, 3, 9, 8), 1.0, False, 0.2),
     "one channel": ((3, 1, 5, 5), 0.1, True, 0.2),

@@ -10,8 +10,8 @@ SLOT = 2
 
 # (N, L, dropout)
 CASES = {
-    "even sizes, dropped": (12, 64, 0.2),
-    "even sizes": (12, 64, 0.0),
+    "even sizes, dropped": (5, 64, 0.2),
+    "even sizes": (5, 64, 0.0),
     "odd sizes": (7, 13, 0.5),
     "one element": (1, 1, 0.0),
     "one code": (1, 256, 0.2),

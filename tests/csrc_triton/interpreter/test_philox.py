@@ -27,13 +27,12 @@ def words_kernel(seeds_ptr, slot, eps_ptr, low2_ptr, low3_ptr, B: tl.constexpr):
     tl.store(low3_ptr + element, low3)
 
 
-@pytest.mark.parametrize("block", [8, 16, 64])
-@pytest.mark.parametrize("channels", [1, 3, 8, 20, 64])
+@pytest.mark.parametrize(("channels", "block"), [(1, 8), (3, 16), (20, 8), (20, 32), (64, 64)])
 def test_channel_uniforms(channels, block):
     shape, seeds = (1, channels, 3, 3), some_seeds("cpu")
     out = torch.empty(9, channels, dtype=torch.int32)
     for slot in range(4):
-        uniforms_kernel[(3, triton.cdiv(channels, block))](seeds, slot, out, 9, channels, BM=4, BC=block)
+        uniforms_kernel[(2, triton.cdiv(channels, block))](seeds, slot, out, 9, channels, BM=8, BC=block)
         assert out.min() >= 0 and out.max() < 65536
         for threshold in (1, 13107, 32768, 65535):
             keep = philox.channel_keep(seeds, slot, threshold, shape).permute(0, 2, 3, 1).reshape(9, channels)

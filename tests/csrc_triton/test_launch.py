@@ -1,0 +1,46 @@
+"""What the launchers share."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from csrc_triton import bias_act, launch
+
+
+@given(st.integers(1, 10**6), st.sampled_from([16, 32, 64]), st.integers(1, 64), st.sampled_from([1, 64, 264]))
+def test_row_ranges_cover_all_and_none_is_empty(rows, tile_rows, columns, most):
+    split = launch.split_rows(rows, tile_rows, columns, most)
+    assert split.rows % tile_rows == 0
+    assert (split.parts - 1) * split.rows < rows <= split.parts * split.rows
+    assert split.parts <= most
+
+
+@given(st.integers(1, 5000))
+def test_a_tile_holds_whole_philox_groups(channels):
+    tile = launch.tile_for(channels)
+    assert tile.channels % 8 == 0 and tile.rows * tile.channels == 16 * 32 * tile.warps
+    assert tile.channels >= min(channels, 64) and tile.channels < 2 * max(channels, 8)
+
+
+def test_recording_runs_nothing_and_keeps_the_arguments():
+    x = torch.empty(2, 16, 3, 3, device="meta").to(memory_format=torch.channels_last)
+    with launch.recorded_launches() as record:
+        bias_act.launch_forward(x, None, 0.1, 0, None, 0)
+    (one,) = record
+    assert one.grid == (1, 1) and one.num_warps == 4
+    assert one.arguments["x_ptr"] is x and one.arguments["M"] == 18 and one.arguments["bias_ptr"] is None
+
+
+def test_launchers_refuse_other_memory():
+    x = torch.empty(2, 16, 3, 3, device="meta")
+    with pytest.raises(ValueError, match=r"bias_act: x has strides \[144, 9, 3, 1\]: channels-last memory is needed"):
+        bias_act.launch_forward(x, None, 0.1, 0, None, 0)
+
+
+def test_torch_knows_the_kernels_of_each_op():
+    """By source: AOTAutograd's cache keys hold them, so an edited kernel is not served from a cache."""
+    from torch._library.triton import get_triton_kernels_for_op
+
+    for name in ("bias_act", "bias_act_backward", "reparametrize", "reparametrize_backward", "adversarial_loss"):
+        assert get_triton_kernels_for_op(f"csrc_triton::{name}"), name
