@@ -1,0 +1,138 @@
+"""The five objectives of section 4.5 as pure functions: ALI, GAN, post-hoc inference, the inverse mapping, and the VAE.
+
+They know networks as functions and parameters as lists, so any network can play, also a stack of R members: then the
+logits are [R, 2M], each member's M data pairs before its M sample pairs. Without members, [2M]. Losses come per
+member, and so do gradients, since no member's loss depends on another's parameters.
+
+Every discriminator here treats pairs independently (no batch norm), so one backward serves both players: see
+ali_fast.objective. The gradients of both are taken at the same point, for simultaneous updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from csrc_triton.adversarial_loss import AdversarialLoss, adversarial_loss
+
+Function = Callable[[Tensor], Tensor]
+Judge = Callable[[Tensor, Tensor], Tensor]
+ADVERSARIAL_LOSSES = ("loss_d", "loss_g", "score_data", "score_sample")
+INVERSE_LOSSES = ("loss",)
+VAE_LOSSES = ("loss", "reconstruction", "kl")
+
+
+class Outcome(NamedTuple):
+    """Of one game: losses [R, n] by the names above, gradients in the order of the parameters given."""
+
+    losses: Tensor
+    generator: list[Tensor]
+    discriminator: list[Tensor]
+
+
+def ali(
+    encode: Function,
+    decode: Function,
+    judge: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    theta_g: Sequence[Tensor],
+    theta_d: Sequence[Tensor],
+    x: Tensor,
+    z: Tensor,
+) -> Outcome:
+    """Algorithm 1 of the paper. judge(x, x_tilde, z_hat, z) gives the joint batch's logits; theta_g: E's and G's."""
+    z_hat, x_tilde = encode(x), decode(z)
+    return _play(judge(x, x_tilde, z_hat, z), theta_g, theta_d, of_data=z_hat, of_samples=x_tilde)
+
+
+def gan(
+    decode: Function, judge: Judge, theta_g: Sequence[Tensor], theta_d: Sequence[Tensor], x: Tensor, z: Tensor
+) -> Outcome:
+    """The same game without codes: judge(x, x_tilde). L_g has the data's term too, as the authors' code, which
+    no parameter of G feels."""
+    x_tilde = decode(z)
+    return _play(judge(x, x_tilde), theta_g, theta_d, of_data=None, of_samples=x_tilde)
+
+
+def post_hoc(
+    encode: Function,
+    decode: Function,
+    judge: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    theta_e: Sequence[Tensor],
+    theta_d: Sequence[Tensor],
+    x: Tensor,
+    z: Tensor,
+) -> Outcome:
+    """ALI with a frozen G: E and a joint D play."""
+    z_hat = encode(x)
+    with torch.no_grad():
+        x_tilde = decode(z)
+    return _play(judge(x, x_tilde, z_hat, z), theta_e, theta_d, of_data=z_hat, of_samples=None)
+
+
+def inverse(encode: Function, decode: Function, theta_e: Sequence[Tensor], z: Tensor) -> Outcome:
+    """E_z |z - E(G(z))|^2, G frozen; z [..., M, L]."""
+    with torch.no_grad():
+        x_tilde = decode(z)
+    loss = (z - encode(x_tilde)).square().sum(dim=-1).mean(dim=-1)
+    return Outcome(loss.detach()[..., None], _gradients(loss.sum(), theta_e), [])
+
+
+def vae(
+    encode: Callable[[Tensor], tuple[Tensor, Tensor]],
+    decode: Function,
+    theta: Sequence[Tensor],
+    x: Tensor,
+    eps: Tensor,
+) -> Outcome:
+    """The negative evidence bound per sample, in nats; encode gives mu and log_sigma [..., M, L].
+
+    p(x|z) = N(G(z), s^2 I) with the s that is most likely for the batch, s^2 = mean squared error (Rybkin et al.,
+    Simple and Effective VAE Training with Calibrated Decoders, ICML 2021): no scale to choose, none borrowed
+    from the data. x is [..., M, D].
+    """
+    mu, log_sigma = encode(x)
+    x_hat = decode(mu + log_sigma.exp() * eps)
+    error = (x - x_hat).square().mean(dim=(-2, -1))
+    reconstruction = x.shape[-1] / 2 * (torch.log(2 * torch.pi * error) + 1)
+    kl = ((2 * log_sigma).exp() + mu.square() - 1 - 2 * log_sigma).sum(dim=-1).mean(dim=-1) / 2
+    loss = reconstruction + kl
+    return Outcome(torch.stack([loss, reconstruction, kl], dim=-1).detach(), _gradients(loss.sum(), theta), [])
+
+
+def _play(
+    logits: Tensor,
+    theta_g: Sequence[Tensor],
+    theta_d: Sequence[Tensor],
+    *,
+    of_data: Tensor | None,
+    of_samples: Tensor | None,
+) -> Outcome:
+    """Both gradients by one backward through D; theta_g made `of_data` in data pairs, `of_samples` in sample pairs."""
+    m = logits.shape[-1] // 2
+    loss = _losses(logits.detach())
+    moves = [(of_data, loss.factor[..., :m]), (of_samples, loss.factor[..., m:])]
+    made, factors = zip(*[(tensor, factor) for tensor, factor in moves if tensor is not None], strict=True)
+    gradients = torch.autograd.grad([logits], [*theta_d, *made], [loss.seed_d])
+    to_d, to_made = list(gradients[: len(theta_d)]), gradients[len(theta_d) :]
+    seeds = [_times(gradient, factor) for gradient, factor in zip(to_made, factors, strict=True)]
+    to_g = list(torch.autograd.grad(made, theta_g, seeds))
+    return Outcome(loss.stats, to_g, to_d)
+
+
+def _losses(logits: Tensor) -> AdversarialLoss:
+    """Of logits [2M], or of each member's of [R, 2M]."""
+    of_one = partial(adversarial_loss, backend="eager")
+    return of_one(logits) if logits.dim() == 1 else torch.func.vmap(of_one)(logits)
+
+
+def _times(gradient: Tensor, factor: Tensor) -> Tensor:
+    """Each pair's gradient [..., M, *] times its own factor [..., M]."""
+    return gradient * factor.reshape(*factor.shape, *[1] * (gradient.dim() - factor.dim()))
+
+
+def _gradients(loss: Tensor, theta: Sequence[Tensor]) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, theta))

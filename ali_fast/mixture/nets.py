@@ -1,0 +1,144 @@
+"""The mixture's networks, R members of each in one set of tensors: one batched product a layer.
+
+Points are [R, B, n], weights [R, in, out], what belongs to a feature [R, 1, out]. No member sees another. Widths are
+the paper's and its code's: hidden layers have no bias beside batch norm's shift, the last layers have one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+BATCH_NORM_EPS = 1e-4
+BATCH_NORM_MOMENTUM = 0.05
+Statistics = list[tuple[Tensor, Tensor]]
+"""Pairs of a running average and what the batch had."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of points, codes and layers."""
+
+    x: int = 2
+    z: int = 2
+    hidden: int = 400
+    """Encoder's and decoder's."""
+    units: int = 200
+    """Discriminator's."""
+    pieces: int = 5
+    """Of each maxout unit."""
+
+
+PAPER = Sizes()
+
+
+class Layer(nn.Module):
+    """A product; what follows it is the subclass's."""
+
+    def __init__(self, members: int, n_in: int, n_out: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(members, n_in, n_out))
+
+
+class Normalized(Layer):
+    """Batch norm over the member's own batch, ReLU."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, members: int, n_in: int, n_out: int):
+        super().__init__(members, n_in, n_out)
+        self.scale = nn.Parameter(torch.ones(members, 1, n_out))
+        self.shift = nn.Parameter(torch.zeros(members, 1, n_out))
+        self.register_buffer("running_mean", torch.zeros(members, 1, n_out))
+        self.register_buffer("running_var", torch.ones(members, 1, n_out))
+
+    def forward(self, h: Tensor, statistics: Statistics) -> Tensor:
+        h = torch.bmm(h, self.weight)
+        if self.training:
+            var, mean = torch.var_mean(h, dim=1, correction=0, keepdim=True)
+            statistics += [(self.running_mean, mean.detach()), (self.running_var, var.detach())]
+        else:
+            mean, var = self.running_mean, self.running_var
+        return F.relu((h - mean) * torch.rsqrt(var + BATCH_NORM_EPS) * self.scale + self.shift)
+
+
+class Maxout(Layer):
+    """Bias, the largest of each unit's pieces. Pieces are stored one after another: the maximum reads rows."""
+
+    def __init__(self, members: int, n_in: int, units: int, pieces: int):
+        super().__init__(members, n_in, pieces * units)
+        self.bias = nn.Parameter(torch.zeros(members, 1, pieces * units))
+        self.pieces = pieces
+
+    def forward(self, h: Tensor, statistics: Statistics) -> Tensor:
+        h = torch.bmm(h, self.weight) + self.bias
+        return h.unflatten(2, (self.pieces, -1)).amax(dim=2)
+
+
+class Linear(Layer):
+    """Bias."""
+
+    def __init__(self, members: int, n_in: int, n_out: int):
+        super().__init__(members, n_in, n_out)
+        self.bias = nn.Parameter(torch.zeros(members, 1, n_out))
+
+    def forward(self, h: Tensor, statistics: Statistics) -> Tensor:
+        return torch.bmm(h, self.weight) + self.bias
+
+
+class Network(nn.Module):
+    """Layers in a row. In training each batch norm appends its mean and biased variance, [R, 1, n], to `statistics`,
+    beside the running averages that the step is to move; in evaluation it takes those."""
+
+    def __init__(self, *layers: Layer):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.frozen = False
+
+    def freeze(self) -> None:
+        """From now on this network is what it is, running averages included: it neither trains nor goes to training."""
+        self.requires_grad_(False)
+        self.frozen = True
+        self.eval()
+
+    def train(self, mode: bool = True) -> Network:
+        super().train(mode and not self.frozen)
+        return self
+
+    def forward(self, h: Tensor, statistics: Statistics) -> Tensor:
+        for layer in self.layers:
+            h = layer(h, statistics)
+        return h
+
+
+def _rectified(members: int, n_in: int, hidden: int, depth: int, n_out: int) -> Network:
+    widths = [n_in] + [hidden] * depth
+    layers = [Normalized(members, a, b) for a, b in itertools.pairwise(widths)]
+    return Network(*layers, Linear(members, hidden, n_out))
+
+
+def encoder(members: int, sizes: Sizes) -> Network:
+    """[x, eps] -> z_hat: a change of variable, no Gaussian head."""
+    return _rectified(members, 2 * sizes.x, sizes.hidden, 2, sizes.z)
+
+
+def gaussian_encoder(members: int, sizes: Sizes) -> Network:
+    """x -> [mu, log_sigma]: ALI's encoder with the head that a VAE's bound needs."""
+    return _rectified(members, sizes.x, sizes.hidden, 2, 2 * sizes.z)
+
+
+def decoder(members: int, sizes: Sizes) -> Network:
+    """z -> x_tilde."""
+    return _rectified(members, sizes.z, sizes.hidden, 4, sizes.x)
+
+
+def discriminator(members: int, n_in: int, sizes: Sizes) -> Network:
+    """[x, z], or x alone, -> logit."""
+    widths = [n_in] + [sizes.units] * 3
+    layers = [Maxout(members, a, b, sizes.pieces) for a, b in itertools.pairwise(widths)]
+    return Network(*layers, Linear(members, sizes.units, 1))

@@ -1,0 +1,84 @@
+"""How one member trains: its hyperparameters, and the ranges from which the protocol and the search draw them.
+
+The paper trains "with random learning rate and beta_1 values" and "a random standard deviation" and prints no ranges:
+these are ours. Standard library only; every draw is a function of its seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from dataclasses import dataclass
+
+from ali_fast.errors import InputError
+
+LEARNING_RATE_RANGE = (1e-5, 1e-3)
+"""Log-uniform."""
+BETA1_RANGE = (0.0, 0.9)
+"""Uniform."""
+INIT_STD_RANGE = (0.005, 0.1)
+"""Log-uniform."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Hyperparameters of a member. The defaults are those of the authors' code, beta1 as torch counts it today."""
+
+    learning_rate: float = 1e-4
+    """Of both Adams; beta2 is 0.999."""
+    beta1: float = 0.8
+    init_std: float = 0.02
+    """Weights ~ N(0, init_std^2); biases 0; batch norm's scale 1 and shift 0."""
+    discriminator_rate: float = 1.0
+    """The discriminator's learning rate as a multiple of the generator's."""
+    decay_from: float = 1.0
+    """Share of the training after which the learning rates fall linearly to 0; at 1 they stay."""
+    instance_noise: float = 0.0
+    """Standard deviation of Gaussian noise on the points D sees, at the start; it falls linearly to 0 at decay_from."""
+
+    def __post_init__(self) -> None:
+        accepted = {
+            "learning_rate": (self.learning_rate > 0, "more than 0"),
+            "beta1": (0 <= self.beta1 < 1, "at least 0 and less than 1"),
+            "init_std": (self.init_std > 0, "more than 0"),
+            "discriminator_rate": (self.discriminator_rate > 0, "more than 0"),
+            "decay_from": (0 < self.decay_from <= 1, "more than 0 and at most 1"),
+            "instance_noise": (self.instance_noise >= 0, "at least 0"),
+        }
+        for name, (good, what) in accepted.items():
+            if not (good and math.isfinite(getattr(self, name))):
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be {what}")
+
+
+def member_seed(*names: object) -> int:
+    """A seed below 2^63 for what is named, unrelated to any other's."""
+    digest = hashlib.sha256(" ".join(map(str, ("ali-fast mixture", *names))).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def _log_uniform(generator: random.Random, low: float, high: float) -> float:
+    return math.exp(generator.uniform(math.log(low), math.log(high)))
+
+
+def draw_protocol(seed: int, index: int) -> Setting:
+    """The paper's protocol: random learning rate, beta1 and init std for run `index`, the same for ALI and GAN."""
+    generator = random.Random(member_seed("protocol", seed, index))
+    return Setting(
+        learning_rate=_log_uniform(generator, *LEARNING_RATE_RANGE),
+        beta1=generator.uniform(*BETA1_RANGE),
+        init_std=_log_uniform(generator, *INIT_STD_RANGE),
+    )
+
+
+def draw_search(seed: int, index: int) -> Setting:
+    """Trial `index` of the search for a recommended setting. Half the trials decay, half take instance noise."""
+    generator = random.Random(member_seed("search", seed, index))
+    return Setting(
+        learning_rate=_log_uniform(generator, 5e-5, 2e-3),
+        beta1=generator.uniform(0.0, 0.8),
+        init_std=_log_uniform(generator, 0.01, 0.2),
+        discriminator_rate=_log_uniform(generator, 0.5, 4.0),
+        decay_from=generator.choice((1.0, generator.uniform(0.3, 0.9))),
+        instance_noise=generator.choice((0.0, _log_uniform(generator, 0.1, 2.0))),
+    )

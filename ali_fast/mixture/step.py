@@ -1,0 +1,153 @@
+"""One update of R members at once: noise, game, Adam, running statistics, sums. The host waits for nothing.
+
+Everything that differs between members or changes in time is a tensor on the device, so the same program is traced
+whole, and captured as a CUDA graph where there is one. A member's numbers are a function of its own seed, setting and
+points: the noise is counter-based (csrc_triton.philox), with the member's seed and the step as the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ali_fast.capture import Graphed, compiled
+from ali_fast.mixture.models import Model
+from ali_fast.mixture.nets import BATCH_NORM_MOMENTUM, Statistics
+from ali_fast.mixture.setting import Setting
+from csrc_triton.philox import element_normals, philox4x32
+
+BETA2, ADAM_EPS = 0.999, 1e-8
+Z, EPS, BLUR = range(3)  # the random sites
+
+
+class Step:
+    """`step(rows)` moves every member once; `rows` int64 [R, B] says which of `points` each one sees.
+
+    points: float [N, D] on the device, whose type is the networks'. total_steps: the length that schedules go by.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        points: Tensor,
+        settings: Sequence[Setting],
+        seeds: Sequence[int],
+        *,
+        total_steps: int,
+        compile: bool = True,
+        cuda_graph: bool = False,
+    ):
+        assert len(settings) == len(seeds) == model.members
+        self.model, self.points = model.to(points.device, points.dtype).train(), points
+        self.device, self.dtype, self.steps, self.summed = points.device, points.dtype, 0, 0
+        self.theta = [*model.generator_parameters(), *model.discriminator_parameters()]
+        self.m = [torch.zeros_like(p) for p in self.theta]
+        self.v = [torch.zeros_like(p) for p in self.theta]
+
+        def column(values: Sequence[float]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float64, device=self.device)[:, None, None]
+
+        self.rate = column([s.learning_rate for s in settings])
+        self.rate_d = column([s.learning_rate * s.discriminator_rate for s in settings])
+        self.beta1 = column([s.beta1 for s in settings])
+        self.decay_from = column([s.decay_from * total_steps for s in settings])
+        self.blur = column([s.instance_noise for s in settings])
+        self.blurred = any(s.instance_noise for s in settings)
+        self.total_steps = total_steps
+        self.seeds = torch.tensor(list(seeds), dtype=torch.int64, device=self.device)
+        self.counter = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.sums = torch.zeros(model.members, len(model.losses), dtype=torch.float64, device=self.device)
+        self.first_bad = torch.full((model.members,), -1, dtype=torch.int64, device=self.device)
+        update = self._update
+        self.update: Callable[..., None] = compiled(update, self.device) if compile else update
+        self.run: Callable[[Tensor], None] = Graphed(self._run) if cuda_graph else self._run
+
+    def __call__(self, rows: Tensor) -> None:
+        self.run(rows)
+        self.steps += 1
+        self.summed += 1
+
+    def _run(self, rows: Tensor) -> None:
+        """What happens on the device, and all that a CUDA graph holds."""
+        self.update(rows, *self._schedules())
+        self.counter += 1
+
+    @torch.no_grad()
+    def _schedules(self) -> tuple[Tensor, ...]:
+        """Adam's and the noise's factors for this step, [R, 1, 1]. Outside the compiled part: there, Inductor would
+        take the power for every element anew."""
+        done = self.counter.double()
+        left = ((self.total_steps - done) / (self.total_steps - self.decay_from).clamp_min(1)).clamp(0, 1)
+        first, second = 1 - self.beta1 ** (done + 1), 1 - BETA2 ** (done + 1)
+        blur = self.blur * (1 - done / self.decay_from).clamp_min(0)
+        factors = (self.rate * left / first, self.rate_d * left / first, 1 - self.beta1, second.rsqrt(), blur)
+        return tuple(factor.to(self.dtype) for factor in factors)
+
+    def _update(
+        self, rows: Tensor, rate: Tensor, rate_d: Tensor, beta1_rest: Tensor, second: Tensor, blur: Tensor
+    ) -> None:
+        x = self.points[rows]
+        z, eps, noise = self.noise(x.shape[1])
+        statistics: Statistics = []
+        outcome = self.model.play(x, z, eps, None if noise is None else noise * blur, statistics)
+        with torch.no_grad():
+            rates = [rate] * len(outcome.generator) + [rate_d] * len(outcome.discriminator)
+            gradients = [*outcome.generator, *outcome.discriminator]
+            for p, g, m, v, size in zip(self.theta, gradients, self.m, self.v, rates, strict=True):
+                m.add_((g - m) * beta1_rest)
+                v.add_((g * g - v) * (1 - BETA2))
+                p.sub_(size * m / (v.sqrt() * second + ADAM_EPS))
+            for running, batch in statistics:
+                running.lerp_(batch, BATCH_NORM_MOMENTUM)
+            losses = outcome.losses.double()
+            self.sums.add_(losses)
+            bad = (self.first_bad < 0) & ~losses.isfinite().all(dim=1)
+            self.first_bad.copy_(torch.where(bad, self.counter, self.first_bad))
+
+    def noise(self, batch: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """z [R, B, L] and eps [R, B, D], each ~ N(0, I), and D's [R, 2B, D] where a member wants it."""
+        sizes = self.model.sizes
+        z, eps = self._normals(Z, batch, sizes.z), self._normals(EPS, batch, sizes.x)
+        return z, eps, self._normals(BLUR, 2 * batch, sizes.x) if self.blurred else None
+
+    def _normals(self, site: int, count: int, dims: int) -> Tensor:
+        w0, w1, _, _ = philox4x32(self.seeds, self.counter, site)
+        keys = (w0 | (w1 << 32))[None, :, None]  # [site, R, 1]: against the elements, one row a member
+        eps, _, _ = element_normals(keys, 0, count * dims)
+        return eps.reshape(len(self.seeds), count, dims).to(self.dtype)
+
+    def read_losses(self) -> Tensor:
+        """Means since the last reading, float64 [R, n] on the CPU; waits for the device."""
+        means = (self.sums / max(self.summed, 1)).cpu()
+        self.sums.zero_()
+        self.summed = 0
+        return means
+
+    def first_bad_steps(self) -> list[int | None]:
+        """For each member the first step (from 0) whose losses were not finite; waits for the device."""
+        return [step if step >= 0 else None for step in self.first_bad.tolist()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run continues from: tensors and numbers only."""
+        return {
+            "model": self.model.state_dict(),
+            "m": self.m,
+            "v": self.v,
+            "steps": self.steps,
+            "sums": self.sums,
+            "summed": self.summed,
+            "first_bad": self.first_bad,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        for name in ("m", "v"):
+            for tensor, saved in zip(getattr(self, name), state[name], strict=True):
+                tensor.copy_(saved)
+        self.steps, self.summed = state["steps"], state["summed"]
+        self.counter.fill_(self.steps)
+        self.sums.copy_(state["sums"])
+        self.first_bad.copy_(state["first_bad"])
