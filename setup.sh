@@ -39,11 +39,11 @@ rm -f .venv/.ready
 if [ "$(.venv/bin/python -c 'import sys; print(*sys.version_info[:3], sep=".")' 2>/dev/null)" != "$version" ]; then
   "$PYTHON" -m venv --clear .venv
 fi
-pip=(.venv/bin/python -m pip --disable-pip-version-check --no-input -qq)
+pip=(.venv/bin/python -m pip --disable-pip-version-check --no-input)
 data_prep/ffcv_wheel.sh >.venv/ffcv-wheel &
-"${pip[@]}" install --no-compile -r constraints.txt || die "pip could not install constraints.txt (see above)"
+"${pip[@]}" install -qq --no-compile -r constraints.txt || die "pip could not install constraints.txt (see above)"
 wait $! || die "FFCV could not be built (see above)"
-"${pip[@]}" install --no-compile --no-deps --no-build-isolation "$(cat .venv/ffcv-wheel)" -e . || die "pip could not install ali-fast"
+"${pip[@]}" install -qq --no-compile --no-deps --no-build-isolation "$(cat .venv/ffcv-wheel)" -e . || die "pip could not install ali-fast"
 "${pip[@]}" check >.venv/pip-check || { cat .venv/pip-check >&2; die "the pins in constraints.txt contradict each other"; }
 echo "$wanted" >.venv/.ready
 echo "setup: done"

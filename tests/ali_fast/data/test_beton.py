@@ -121,6 +121,12 @@ def swap_offsets(path):
     patch(path, METADATA_AT + 16, a)
 
 
+def move_image(path, sample, offset):
+    """Metadata and table agree, and are both wrong."""
+    patch(path, METADATA_AT + 16 * sample, u64(offset))
+    patch(path, table_start(path) + 24 * sample + 8, u64(offset))
+
+
 def u64(value):
     return struct.pack("<Q", value)
 
@@ -149,6 +155,8 @@ DAMAGE = {
     "allocation smaller": (lambda p: patch(p, table_start(p) + 16, u64(89)), "sample 0"),
     "last allocation into the table": (lambda p: patch(p, p.stat().st_size - 8, u64(91)), "outside"),
     "allocation's end wraps around": (lambda p: patch(p, p.stat().st_size - 16, b"\xff" * 16), "outside"),
+    "image in the header": (lambda p: move_image(p, 0, 0), "outside the data"),
+    "image around the end of all addresses": (lambda p: move_image(p, 102, (1 << 64) - 10), "outside the data"),
     "allocation of another sample": (lambda p: patch(p, table_start(p), u64(1)), "sample 0"),
 }
 
@@ -168,6 +176,14 @@ def test_damage_is_refused_at_once(make, damage, fits):
     assert time.perf_counter() - began < 0.5
     assert str(made.path) in str(error.value)
     assert f"mend it with: ali-fast prepare made --force --data-dir {made.path.parents[1]}" in str(error.value)
+
+
+def test_attributes_that_point_at_the_image(make):
+    made = make(attributes=90)  # as many bytes as the image has, so that the table allows it
+    metadata_at = METADATA_AT + 1041
+    patch(made.path, metadata_at + 16, made.path.read_bytes()[metadata_at:][:8])
+    with pytest.raises(DamagedError, match="entries of no sample"):
+        Beton(made.path)
 
 
 def test_points_must_be_finite(make):
