@@ -210,7 +210,7 @@ def test_fuzz_nested_tars(made, scaled_down, monkeypatch, memory_path):
             imagenet64._Reader(images, labels)(index)
 
     def inputs():
-        for number, head in enumerate(fuzzing.mutations([original[at : at + 2000] for at in [0, *starts]], 2000, 14)):
+        for number, head in enumerate(fuzzing.mutations([original[at : at + 2000] for at in [0, *starts]], 600, 14)):
             at = [0, *starts][number % (len(starts) + 1)]
             yield original[:at] + head.ljust(2000, b"\0")[:2000] + original[at + 2000 :]
 
@@ -219,6 +219,6 @@ def test_fuzz_nested_tars(made, scaled_down, monkeypatch, memory_path):
         return fuzzing.only_input_errors(parse, inputs())
 
     (accepted, refused), growth = fuzzing.in_child(fuzz)
-    assert refused > 500
-    assert accepted > 100
+    assert refused > 150
+    assert accepted > 30
     assert growth < 64 << 20
