@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ali_fast import checkpoint, decide, environment, kernels, presets
 from ali_fast.config import TrainConfig
-from ali_fast.data.device import DeviceBatch, to_device
+from ali_fast.data.device import to_device
 from ali_fast.data.loader import BetonLoader
 from ali_fast.data.resident import ResidentSet
 from ali_fast.data.schema import DamagedError, beton_path
@@ -37,7 +37,7 @@ from ali_fast.step import Step
 
 BIAS_IMAGES = 500  # whose mean sets the decoder's output bias
 TICKS_A_RUN, MOST_TICK_IMAGES = 50, 100_000
-Source = Callable[[int, int], Generator[DeviceBatch, None, None]]
+Source = Callable[[int, int], Generator[Tensor, None, None]]
 
 
 def train(config: TrainConfig, console: Console) -> dict[str, Any]:
@@ -69,8 +69,8 @@ def _train(
         "train_images": loader.manifest.count,
         "dtype": str(dtype),
     }
-    source = open_source(loader, where, config.resident)
-    step = build_step(config, preset, loader, where, dtype, console)
+    source, samples = open_source(loader, where, config.resident)
+    step = build_step(config, preset, loader, samples, where, dtype, console)
     seconds, resumed = restore(step, run, conditions, console)
     total = total_steps(config, len(loader))
     live = LiveLine(
@@ -146,29 +146,38 @@ def finish(step: Step, recorder: Recorder) -> None:
 
 
 def endless(source: Source, steps_per_epoch: int, start_step: int, speed: Speed) -> Generator[Tensor, None, None]:
-    """Batches uint8 [B, H, W, C] from step `start_step` on, epoch after epoch; time spent here goes to `speed`."""
+    """The step's batches from step `start_step` on, epoch after epoch; time spent here goes to `speed`."""
     epoch, start = divmod(start_step, steps_per_epoch)
     while True:
         with contextlib.closing(source(epoch, start)) as batches:
             asked = time.perf_counter()
             for batch in batches:
                 speed.waited += time.perf_counter() - asked
-                yield batch.images
+                yield batch
                 asked = time.perf_counter()
         epoch, start = epoch + 1, 0
 
 
-def open_source(loader: BetonLoader, where: torch.device, resident: bool) -> Source:
-    """The batches of (epoch, from number `start` on) on the device: held there, or streamed to it."""
+def open_source(loader: BetonLoader, where: torch.device, resident: bool) -> tuple[Source, Tensor | None]:
+    """The step's batches of (epoch, from number `start` on), and what they index if that is what they do.
+
+    Streamed: images uint8 [B, H, W, C] on the device. Resident: int64 [B] into the second, uint8 [count, H, W, C].
+    """
     if resident:
-        return ResidentSet(loader, where).epoch
+        held = ResidentSet(loader, where)
+
+        def gather(epoch: int, start: int) -> Generator[Tensor, None, None]:
+            yield from held.indices(epoch, start)
+
+        return gather, held.samples.images
     loader.compile()
 
-    def stream(epoch: int, start: int) -> Generator[DeviceBatch, None, None]:
+    def stream(epoch: int, start: int) -> Generator[Tensor, None, None]:
         with contextlib.closing(loader.epoch(epoch, start)) as batches:
-            yield from to_device(batches, where)
+            for batch in to_device(batches, where):
+                yield batch.images
 
-    return stream
+    return stream, None
 
 
 def open_training_data(config: TrainConfig, preset: Preset) -> BetonLoader:
@@ -199,6 +208,7 @@ def build_step(
     config: TrainConfig,
     preset: Preset,
     loader: BetonLoader,
+    samples: Tensor | None,
     where: torch.device,
     dtype: torch.dtype,
     console: Console,
@@ -218,6 +228,7 @@ def build_step(
         betas=(preset.beta1, preset.beta2),
         dtype=dtype,
         compile=compiles,
+        samples=samples,
     )
 
 

@@ -180,6 +180,14 @@ def test_lengthened_and_with_another_cadence(data, straight, tmp_path):
     assert len(checkpoint.list_checkpoints(tmp_path / "checkpoints")) == 1
 
 
+def test_resident_is_the_same_run(data, straight, tmp_path):
+    for more, steps in (([], 30), (["--resident"], STEPS)):
+        process = start(command(data, tmp_path, *more, steps=steps))
+        process.join(120)
+        assert process.exitcode == 0
+    assert_same_run(tmp_path, straight)
+
+
 def test_minutes_end_the_session_and_the_next_goes_on(data, straight, tmp_path):
     process = start(command(data, tmp_path, "--minutes", "0.01"))
     process.join(120)
@@ -219,8 +227,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, capsys, monkeyp
         outcome = real(self, *arguments)
         return outcome._replace(losses=outcome.losses * float("nan")) if self.steps == 24 else outcome
 
-    real = Step._play
-    monkeypatch.setattr(Step, "_play", poison)
+    real = Step.play
+    monkeypatch.setattr(Step, "play", poison)
     code, err = in_process(command(data, tmp_path, "--checkpoint-ticks", "1"), capsys)
     assert code == 1
     assert err.count("\n") == 1
@@ -234,14 +242,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, capsys, monkeyp
 def test_weights_that_are_not_finite_stop_the_run(data, tmp_path, capsys, monkeypatch):
     from ali_fast.step import Step
 
-    def poison(self, outcome):
-        real(self, outcome)
+    def poison(self, batch):
+        real(self, batch)
         if self.steps == 30:
             with torch.no_grad():
                 next(self.model.decoder.parameters()).view(-1)[0] = float("inf")
 
-    real = Step.update
-    monkeypatch.setattr(Step, "update", poison)
+    real = Step.__call__
+    monkeypatch.setattr(Step, "__call__", poison)
     code, err = in_process(command(data, tmp_path, "--checkpoint-ticks", "1"), capsys)
     assert code == 1
     assert "weights became not finite by step 30" in err
