@@ -378,6 +378,7 @@ FASHION_MNIST_SMALL = Architecture(
     ),
     discriminator_z=(maxout(1, 1, 256, 0.2), maxout(1, 1, 256, 0.2)),
     discriminator_xz=(maxout(1, 1, 512, 0.2), maxout(1, 1, 512, 0.2), logit(0.2)),
+    init_std=0.05,
 )
 
 DIGITS = Architecture(
@@ -390,4 +391,5 @@ DIGITS = Architecture(
     discriminator_x=(maxout(3, 1, 64, 0.2), maxout(4, 2, 64, 0.2), maxout(2, 1, 128, 0.2)),
     discriminator_z=(maxout(1, 1, 128, 0.2), maxout(1, 1, 128, 0.2)),
     discriminator_xz=(maxout(1, 1, 256, 0.2), maxout(1, 1, 256, 0.2), logit(0.2)),
+    init_std=0.05,  # at 0.01 the codes still said nothing of the digit after 4,000 steps
 )
