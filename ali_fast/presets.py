@@ -89,7 +89,7 @@ PRESETS: tuple[Preset, ...] = (
         architecture=arch.DIGITS,
         batch_size=100,
         epochs=500,
-        learning_rate=5e-4,
+        learning_rate=2e-4,
     ),
 )
 
