@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch._dynamo.config
@@ -13,11 +13,16 @@ from torch._inductor import config as inductor
 
 R = TypeVar("R")
 
-CUDA_OPTIONS = {
-    # Batch norm's masked gradient has more than four reads and three users: by default Inductor writes it to
-    # memory in float32 before it reduces it.
-    "realize_reads_threshold": 16,
+# Batch norm's masked gradient has more than four reads and three users: by default Inductor writes it to memory in
+# float32 before it reduces it. Cooperative reductions finish in one launch what else takes two or three.
+_READS = {"realize_reads_threshold": 16}
+_COOPERATIVE = {
+    "triton.cooperative_reductions": True,
+    "triton.force_cooperative_reductions": True,
+    "split_reductions": False,
 }
+OPTION_SETS: dict[str, dict[str, Any]] = {"default": {}, "reads": _READS, "cooperative": _READS | _COOPERATIVE}
+CUDA_OPTIONS = OPTION_SETS["reads"]  # which is best awaits a GPU
 
 
 def missing_compiler() -> str | None:
@@ -31,7 +36,7 @@ def missing_compiler() -> str | None:
 def compiled(function: Callable[..., R], device: torch.device) -> Callable[..., R]:
     """`function` traced whole, `torch.autograd.grad` included; a graph break is an error."""
     torch._dynamo.config.trace_autograd_ops = True
-    options = CUDA_OPTIONS if device.type == "cuda" else {}
+    options: dict[str, Any] = CUDA_OPTIONS if device.type == "cuda" else {}
     return torch.compile(function, fullgraph=True, dynamic=False, options=dict(options))
 
 

@@ -76,9 +76,7 @@ class Step:
         z = torch.randn(batch, z_dim, 1, 1, dtype=self.dtype, device=self.device)
         return z, torch.randint(2**63 - 1, (self.model.sites,), device=self.device)
 
-    def _turn(
-        self, batch: Tensor, z: Tensor, seeds: Tensor, scale: Tensor | None
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    def _turn(self, batch: Tensor, z: Tensor, seeds: Tensor, scale: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
         """All but the noise and the optimizers, one graph: the generator's and the discriminator's gradients."""
         images = batch if self.samples is None else self.samples[batch]
         outcome = self.play(images, z, seeds, scale)

@@ -100,9 +100,7 @@ def _build(libraries: Path) -> Path:
         part = path.with_suffix(f".{os.getpid()}")
         include = libraries.parent / "include"
         compiler = [os.environ.get("CXX", "g++"), "-std=c++20", "-O0", "-shared", "-fPIC", f"-I{include}"]
-        subprocess.run(
-            [*compiler, str(SOURCE), "-o", str(part), f"-L{libraries}", "-lc10", "-ltorch_cpu"], check=True
-        )
+        subprocess.run([*compiler, str(SOURCE), "-o", str(part), f"-L{libraries}", "-lc10", "-ltorch_cpu"], check=True)
         part.rename(path)
     return path
 
