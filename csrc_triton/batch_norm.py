@@ -79,7 +79,10 @@ def reference_backward(
 
 
 # ---------------------------------------------------------------- kernels
-# d is x - mean; h = fma(d, slant, bias) is the same expression, hence the same bits, forward and backward.
+# x, y, dy, dx: [M, C]. mean, var, dweight, dbias: fp32 [C]; their plurals and squares: fp32 [parts, C], of each range
+# of part_rows rows. weight, bias: [C]. seeds: int64 [K], or None for no dropout. BM rows by BC channels are a tile; BP
+# ranges are merged at once. d is x - mean, slant weight / sqrt(var + eps), and h = fma(d, slant, bias) the same
+# expression, hence the same bits, forward and backward.
 
 
 @triton.jit
@@ -88,13 +91,6 @@ def _drop(v, seeds_ptr, slot, threshold, scale, rows, first, C, BC: tl.constexpr
         uniforms = philox.channel_uniforms(tl.load(seeds_ptr + slot), rows, first, C, BC)
         v = tl.where(uniforms >= threshold, v * scale, 0.0)
     return v
-
-
-@triton.jit
-def _pass_lrelu(g, d, slant, bias, slope):
-    """g times lrelu'(h)."""
-    h = tl.fma(d, slant[None, :], bias[None, :])
-    return tl.where(h > 0, g, g * slope)
 
 
 @triton.jit
@@ -115,25 +111,20 @@ def _load_norm(mean_ptr, var_ptr, weight_ptr, bias_ptr, eps, cols, C):
     return mean, invstd, weight * invstd, bias
 
 
+@triton.jit
+def _gradient(dy, d, slant, bias, slope, seeds_ptr, slot, threshold, scale, rows, first, C, BC: tl.constexpr):
+    """The gradient at h."""
+    g = _drop(dy, seeds_ptr, slot, threshold, scale, rows, first, C, BC)
+    h = tl.fma(d, slant[None, :], bias[None, :])
+    return tl.where(h > 0, g, g * slope)
+
+
 @triton.jit(do_not_specialize=["slot", "threshold"])
 def small_forward_kernel(
-    x_ptr,  # [M, C]
-    weight_ptr,  # [C]
-    bias_ptr,  # [C]
-    y_ptr,  # [M, C]
-    mean_ptr,  # fp32 [C]
-    var_ptr,  # fp32 [C]
-    seeds_ptr,  # int64 [K], or None for no dropout
-    slot,
-    threshold,
-    scale,
-    eps,
-    slope,
-    M,
-    C,
-    BM: tl.constexpr,  # all rows
-    BC: tl.constexpr,
-):
+    x_ptr, weight_ptr, bias_ptr, y_ptr, mean_ptr, var_ptr,
+    seeds_ptr, slot, threshold, scale, eps, slope, M, C,
+    BM: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
     first = tl.program_id(0) * BC
     cols = first + tl.arange(0, BC)
     rows = tl.arange(0, BM)
@@ -154,26 +145,10 @@ def small_forward_kernel(
 
 @triton.jit(do_not_specialize=["slot", "threshold"])
 def small_backward_kernel(
-    dy_ptr,  # [M, C]
-    x_ptr,  # [M, C]
-    mean_ptr,  # fp32 [C]
-    var_ptr,  # fp32 [C]
-    weight_ptr,  # [C]
-    bias_ptr,  # [C]
-    dx_ptr,  # [M, C]
-    dweight_ptr,  # fp32 [C]
-    dbias_ptr,  # fp32 [C]
-    seeds_ptr,  # int64 [K], or None for no dropout
-    slot,
-    threshold,
-    scale,
-    eps,
-    slope,
-    M,
-    C,
-    BM: tl.constexpr,  # all rows
-    BC: tl.constexpr,
-):
+    dy_ptr, x_ptr, mean_ptr, var_ptr, weight_ptr, bias_ptr, dx_ptr, dweight_ptr, dbias_ptr,
+    seeds_ptr, slot, threshold, scale, eps, slope, M, C,
+    BM: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
     first = tl.program_id(0) * BC
     cols = first + tl.arange(0, BC)
     rows = tl.arange(0, BM)
@@ -181,9 +156,8 @@ def small_backward_kernel(
     offsets = rows[:, None] * C + cols[None, :]
     mean, invstd, slant, bias = _load_norm(mean_ptr, var_ptr, weight_ptr, bias_ptr, eps, cols, C)
     d = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32) - mean[None, :]
-    g = tl.load(dy_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
-    g = _drop(g, seeds_ptr, slot, threshold, scale, rows, first, C, BC)
-    g = _pass_lrelu(g, d, slant, bias, slope)
+    dy = tl.load(dy_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+    g = _gradient(dy, d, slant, bias, slope, seeds_ptr, slot, threshold, scale, rows, first, C, BC)
     dbias = tl.sum(g, 0)
     dweight = tl.sum(g * d, 0) * invstd
     tl.store(dbias_ptr + cols, dbias, mask=cols < C)
@@ -194,15 +168,9 @@ def small_backward_kernel(
 
 @triton.jit
 def statistics_kernel(
-    x_ptr,  # [M, C]
-    means_ptr,  # fp32 [parts, C]: the mean of each range of rows
-    squares_ptr,  # fp32 [parts, C]: the sum of squares about it
-    M,
-    C,
-    part_rows,
-    BM: tl.constexpr,
-    BC: tl.constexpr,
-):
+    x_ptr, means_ptr, squares_ptr, M, C, part_rows,
+    BM: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
     part = tl.program_id(0)
     cols = tl.program_id(1) * BC + tl.arange(0, BC)
     start = part * part_rows
@@ -220,7 +188,9 @@ def statistics_kernel(
     total = tl.sum(sums, 0)
     mean = total / (end - start)
     tl.store(means_ptr + part * C + cols, origin + mean, mask=cols < C)
-    tl.store(squares_ptr + part * C + cols, tl.sum(squares, 0) - total * mean, mask=cols < C)
+    about_mean = tl.sum(squares, 0) - total * mean
+    about_mean = tl.where(about_mean < 0, 0.0, about_mean)  # rounding; a NaN stays
+    tl.store(squares_ptr + part * C + cols, about_mean, mask=cols < C)
 
 
 @triton.jit
@@ -259,28 +229,10 @@ def _sum_parts(partial_ptr, cols, C, parts, BP: tl.constexpr, BC: tl.constexpr):
 
 @triton.jit(do_not_specialize=["slot", "threshold"])
 def apply_kernel(
-    x_ptr,  # [M, C]
-    means_ptr,  # fp32 [parts, C]
-    squares_ptr,  # fp32 [parts, C]
-    weight_ptr,  # [C]
-    bias_ptr,  # [C]
-    y_ptr,  # [M, C]
-    mean_ptr,  # fp32 [C]
-    var_ptr,  # fp32 [C]
-    seeds_ptr,  # int64 [K], or None for no dropout
-    slot,
-    threshold,
-    scale,
-    eps,
-    slope,
-    M,
-    C,
-    parts,
-    part_rows,
-    BM: tl.constexpr,
-    BC: tl.constexpr,
-    BP: tl.constexpr,
-):
+    x_ptr, means_ptr, squares_ptr, weight_ptr, bias_ptr, y_ptr, mean_ptr, var_ptr,
+    seeds_ptr, slot, threshold, scale, eps, slope, M, C, parts, part_rows,
+    BM: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr,
+):  # fmt: skip
     part = tl.program_id(0)
     first = tl.program_id(1) * BC
     cols = first + tl.arange(0, BC)
@@ -303,26 +255,10 @@ def apply_kernel(
 
 @triton.jit(do_not_specialize=["slot", "threshold"])
 def backward_sums_kernel(
-    dy_ptr,  # [M, C]
-    x_ptr,  # [M, C]
-    mean_ptr,  # fp32 [C]
-    var_ptr,  # fp32 [C]
-    weight_ptr,  # [C]
-    bias_ptr,  # [C]
-    dweights_ptr,  # fp32 [parts, C]
-    dbiases_ptr,  # fp32 [parts, C]
-    seeds_ptr,  # int64 [K], or None for no dropout
-    slot,
-    threshold,
-    scale,
-    eps,
-    slope,
-    M,
-    C,
-    part_rows,
-    BM: tl.constexpr,
-    BC: tl.constexpr,
-):
+    dy_ptr, x_ptr, mean_ptr, var_ptr, weight_ptr, bias_ptr, dweights_ptr, dbiases_ptr,
+    seeds_ptr, slot, threshold, scale, eps, slope, M, C, part_rows,
+    BM: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
     part = tl.program_id(0)
     first = tl.program_id(1) * BC
     cols = first + tl.arange(0, BC)
@@ -336,9 +272,8 @@ def backward_sums_kernel(
         inside = (rows[:, None] < end) & (cols[None, :] < C)
         offsets = rows[:, None] * C + cols[None, :]
         d = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32) - mean[None, :]
-        g = tl.load(dy_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
-        g = _drop(g, seeds_ptr, slot, threshold, scale, rows, first, C, BC)
-        g = _pass_lrelu(g, d, slant, bias, slope)
+        dy = tl.load(dy_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        g = _gradient(dy, d, slant, bias, slope, seeds_ptr, slot, threshold, scale, rows, first, C, BC)
         dbias += g
         dweight = tl.fma(g, d, dweight)
     tl.store(dbiases_ptr + part * C + cols, tl.sum(dbias, 0), mask=cols < C)
@@ -347,31 +282,10 @@ def backward_sums_kernel(
 
 @triton.jit(do_not_specialize=["slot", "threshold"])
 def backward_apply_kernel(
-    dy_ptr,  # [M, C]
-    x_ptr,  # [M, C]
-    mean_ptr,  # fp32 [C]
-    var_ptr,  # fp32 [C]
-    weight_ptr,  # [C]
-    bias_ptr,  # [C]
-    dweights_ptr,  # fp32 [parts, C]
-    dbiases_ptr,  # fp32 [parts, C]
-    dx_ptr,  # [M, C]
-    dweight_ptr,  # fp32 [C]
-    dbias_ptr,  # fp32 [C]
-    seeds_ptr,  # int64 [K], or None for no dropout
-    slot,
-    threshold,
-    scale,
-    eps,
-    slope,
-    M,
-    C,
-    parts,
-    part_rows,
-    BM: tl.constexpr,
-    BC: tl.constexpr,
-    BP: tl.constexpr,
-):
+    dy_ptr, x_ptr, mean_ptr, var_ptr, weight_ptr, bias_ptr, dweights_ptr, dbiases_ptr, dx_ptr, dweight_ptr, dbias_ptr,
+    seeds_ptr, slot, threshold, scale, eps, slope, M, C, parts, part_rows,
+    BM: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr,
+):  # fmt: skip
     part = tl.program_id(0)
     first = tl.program_id(1) * BC
     cols = first + tl.arange(0, BC)
@@ -390,9 +304,8 @@ def backward_apply_kernel(
         inside = (rows[:, None] < end) & (cols[None, :] < C)
         offsets = rows[:, None] * C + cols[None, :]
         d = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32) - mean[None, :]
-        g = tl.load(dy_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
-        g = _drop(g, seeds_ptr, slot, threshold, scale, rows, first, C, BC)
-        g = _pass_lrelu(g, d, slant, bias, slope)
+        dy = tl.load(dy_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        g = _gradient(dy, d, slant, bias, slope, seeds_ptr, slot, threshold, scale, rows, first, C, BC)
         dx = (g - of_g[None, :] - d * of_d[None, :]) * slant[None, :]
         tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
 
@@ -409,14 +322,10 @@ def small_tile(rows: int, backward: bool) -> launch.Tile:
     return launch.Tile(block, channels, min(16, max(1, block * channels // 512)))
 
 
-def large_tile(channels: int) -> launch.Tile:
-    """Twice the usual rows and warps: the programs are few, so each must keep many loads in flight."""
-    tile = launch.tile_for(channels)
-    return launch.Tile(2 * tile.rows, tile.channels, 2 * tile.warps)
-
-
 def large_split(rows: int, channels: int) -> tuple[launch.Tile, launch.RowSplit]:
-    tile = large_tile(channels)
+    """Twice the usual rows and warps a tile: the programs are few, so each must keep many loads in flight."""
+    usual = launch.tile_for(channels)
+    tile = launch.Tile(2 * usual.rows, usual.channels, 2 * usual.warps)
     return tile, launch.split_rows(rows, tile.rows, triton.cdiv(channels, tile.channels), max_parts=128)
 
 
@@ -426,8 +335,8 @@ def launch_forward(
     """(y, mean, var)."""
     launch.check_layout("batch_norm", x=x)
     M, C = launch.rows_and_channels(x)
-    single = {"dtype": torch.float32, "device": x.device}
-    y, mean, var = launch.empty_map(x), torch.empty(C, **single), torch.empty(C, **single)
+    mean = torch.empty(C, dtype=torch.float32, device=x.device)
+    y, var = launch.empty_map(x), torch.empty_like(mean)
     dropout = (seeds if threshold else None, slot, threshold, philox.kept_scale(threshold))
     if M <= SMALL_ROWS:
         tile = small_tile(M, backward=False)
@@ -438,7 +347,7 @@ def launch_forward(
         return y, mean, var
     tile, split = large_split(M, C)
     grid = (split.parts, triton.cdiv(C, tile.channels))
-    means, squares = torch.empty(split.parts, C, **single), torch.empty(split.parts, C, **single)
+    means, squares = mean.new_empty(split.parts, C), mean.new_empty(split.parts, C)
     wrap_triton(statistics_kernel)[grid](
         x, means, squares, M, C, split.rows, BM=tile.rows, BC=tile.channels, num_warps=tile.warps
     )
@@ -503,7 +412,7 @@ def forward_op(
     if x.device.type != "cuda":
         keep = _keep(seeds, slot, threshold, x)
         y, mean, var = reference(x, weight, bias, eps, slope, keep, threshold)
-        return launch.channels_last(y), mean, var
+        return launch.fresh_map(y, x), mean, var
     return launch_forward(x, weight, bias, eps, slope, threshold, seeds, slot)
 
 
@@ -525,7 +434,7 @@ def backward_op(
     if x.device.type != "cuda":
         keep = _keep(seeds, slot, threshold, x)
         dx, dweight, dbias = reference_backward(dy, x, mean, var, weight, bias, eps, slope, keep, threshold)
-        return launch.channels_last(dx), dweight, dbias
+        return launch.fresh_map(dx, dy), dweight, dbias
     return launch_backward(dy, x, mean, var, weight, bias, eps, slope, threshold, seeds, slot)
 
 

@@ -51,10 +51,9 @@ def game():
     return parameters, torch.rand(N, CHANNELS, 3, 3), torch.randn(N, UNITS, 1, 1), some_seeds("cpu")
 
 
-@pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
-@pytest.mark.parametrize("backend", ["eager", "triton"])
-def test_compiled_whole(game, backend, compiler, monkeypatch):
-    monkeypatch.setattr(torch._dynamo.config, "trace_autograd_ops", True)
+@pytest.mark.parametrize(("backend", "compiler"), [("eager", "aot_eager"), ("triton", "inductor")])
+@torch._dynamo.config.patch(trace_autograd_ops=True)
+def test_compiled_whole(game, backend, compiler):
     want = play(*game, "eager")
     got = torch.compile(play, fullgraph=True, backend=compiler)(*game, backend)
     for a, b in zip(got, want, strict=True):

@@ -1,0 +1,37 @@
+"""maxout compiles for every architecture within its gates."""
+
+import torch
+from ahead import Case, check
+
+from csrc_triton.launch import TILES
+from csrc_triton.maxout import launch_backward, launch_forward
+
+
+def _run(channels: int, *, bias: str = "tied", threshold: int = 32768, before: bool = False):
+    """channels: of the output."""
+
+    def run(dtype: torch.dtype) -> None:
+        x = torch.empty(200, 2 * channels, 10, 10, device="meta", dtype=dtype).to(memory_format=torch.channels_last)
+        shapes = {"tied": (2 * channels,), "untied": (2 * channels, 10, 10)}
+        b = torch.empty(shapes[bias], device="meta") if bias in shapes else None
+        y, code = launch_forward(x, b, threshold, before, torch.empty(9, dtype=torch.int64, device="meta"), 3)
+        launch_backward(y, code, threshold, bias == "tied")
+
+    return run
+
+
+BF16 = (torch.bfloat16,)
+CASES = {
+    "C64": Case(_run(64)),
+    "C64-before": Case(_run(64, before=True)),
+    "C64-no-drop": Case(_run(64, threshold=0), dtypes=BF16),
+    "C64-no-bias": Case(_run(64, bias="none"), dtypes=BF16),
+    "C64-untied": Case(_run(64, bias="untied"), dtypes=BF16),
+    **{f"C{c}": Case(_run(c), dtypes=BF16) for c in TILES if c < 64},
+}
+
+
+def test_cubin(cubin_case, cubins):
+    case, dtype, arch = cubin_case
+    for cubin in cubins(case, dtype, arch):
+        check(cubin, case, dtype)

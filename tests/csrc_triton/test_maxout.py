@@ -1,0 +1,200 @@
+"""maxout without a GPU: the reference, the registration, the errors."""
+
+import pytest
+import torch
+from check_maxout import formula64, random_data
+from comparing import BF16, DTYPES, FP16, FP32, assert_close, some_seeds
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch._library.triton import get_triton_kernels_for_op
+from torch.library import opcheck
+
+from csrc_triton import philox
+from csrc_triton.maxout import backward_op, forward_op, maxout
+
+SLOT = 2
+
+
+def _gradients(y, x, bias, dy):
+    inputs = [x] if bias is None else [x, bias]
+    return torch.autograd.grad(y, inputs, dy)
+
+
+@pytest.mark.parametrize("backend", ["eager", "triton"])
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("p", "order", "kind"),
+    [
+        (0.0, "after", "tied"),
+        (0.5, "after", "tied"),
+        (0.2, "before", "tied"),
+        (0.5, "after", "untied"),
+        (0.2, "after", None),
+    ],
+)
+def test_value_and_gradients(backend, dtype, p, order, kind):
+    if dtype == torch.float64 and backend == "triton":
+        pytest.skip("the kernels take no float64")
+    x, bias, dy = random_data((3, 20, 5, 7), kind, dtype, "cpu")
+    x.requires_grad_()
+    bias = bias if bias is None else bias.requires_grad_()
+    y = maxout(x, bias, dropout=p, order=order, seeds=some_seeds("cpu"), slot=SLOT, backend=backend)
+    dx, *db = _gradients(y, x, bias, dy)
+
+    threshold = philox.dropout_threshold(p)
+    mask = (3, 20 if order == "before" else 10, 5, 7)
+    keep = philox.channel_keep(some_seeds("cpu"), SLOT, threshold, mask).double()
+    scale = 1 / (1 - threshold / 65536)
+    y64, _, dx64 = formula64(x.detach(), None if bias is None else bias.detach(), keep, scale, order, dy)
+    checked = FP32 if dtype == torch.float64 else dtype
+    assert y.dtype == dx.dtype == dtype
+    if dtype == torch.float64:
+        torch.testing.assert_close((y, dx), (y64, dx64), rtol=1e-12, atol=1e-12)
+    assert_close(y, y64, "maxout", checked, "y")
+    assert_close(dx, dx64, "maxout", checked, "dx")
+    if kind == "tied":
+        assert_close(db[0], dx64.sum((0, 2, 3)), "parameter", checked, "dbias")
+    elif kind == "untied":  # the op sums dx in the data type
+        assert_close(db[0], dx64.sum(0), "maxout" if dtype in (BF16, FP16) else "parameter", checked, "dbias")
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.tuples(*(st.integers(1, n) for n in (4, 11, 5, 5))),
+    p=st.sampled_from([0.0, 0.2, 0.5]),
+    order=st.sampled_from(["after", "before"]),
+    kind=st.sampled_from(["tied", "untied", None]),
+    nchw=st.booleans(),
+)
+def test_both_backends_agree_by_value(shape, p, order, kind, nchw):
+    """Whatever the shape and memory, gradients that arrive expanded included; ties too."""
+    n, c, height, width = shape
+    x, bias, _ = random_data((n, 2 * c, height, width), kind, FP32, "cpu")
+    x = (x.contiguous() if nchw else x).requires_grad_()
+    bias = bias if bias is None else bias.requires_grad_()
+    inputs, results = [x] if bias is None else [x, bias], []
+    for backend in ("eager", "triton"):
+        y = maxout(x, bias, dropout=p, order=order, seeds=some_seeds("cpu"), slot=SLOT, backend=backend)
+        results.append([y, *torch.autograd.grad(y.sum() + x.sum(), inputs)])
+    for eager, op in zip(*results, strict=True):
+        torch.testing.assert_close(eager, op, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["eager", "triton"])
+def test_ties_and_nan(backend):
+    nan = float("nan")
+    pairs = torch.tensor([[1.0, 1.0], [nan, 2.0], [2.0, nan], [nan, nan], [-1.0, -2.0]])
+    x = pairs.reshape(1, 10, 1, 1).requires_grad_()
+    y = maxout(x, backend=backend)
+    assert y.flatten().isnan().tolist() == [False, True, True, True, False]
+    (dx,) = torch.autograd.grad(y.sum(), x)
+    assert dx.flatten().tolist() == [1, 0, 1, 0, 0, 1, 0, 1, 1, 0]
+
+
+def test_inductor_backend_draws_from_torch():
+    x, bias = torch.randn(8, 64, 9, 9), torch.randn(64)
+    for order in ("after", "before"):
+        drop = lambda p, order=order: maxout(x, bias, dropout=p, order=order, backend="inductor")  # noqa: E731
+        torch.manual_seed(0)
+        first, second = drop(0.2), drop(0.2)
+        torch.manual_seed(0)
+        assert torch.equal(first, drop(0.2)) and not torch.equal(first, second)
+        dropped = (first == 0).double().mean()
+        assert abs(dropped - (0.2 if order == "after" else (first == 0).double().mean())) < 0.02
+        if order == "after":
+            torch.testing.assert_close(first[first != 0], drop(0.0)[first != 0] / (1 - 13107 / 65536))
+
+
+def test_dropout_before_the_maximum_competes_as_zero():
+    """Of two negative channels with one dropped, the zero wins, and nothing flows back."""
+    x = torch.full((4, 64, 6, 6), -1.0, requires_grad=True)
+    y = maxout(x, dropout=0.5, order="before", seeds=some_seeds("cpu"), slot=SLOT, backend="eager")
+    assert set(y.flatten().tolist()) == {0.0, -2.0}
+    assert abs((y == -2.0).double().mean() - 0.25) < 0.03, "both kept"
+    (dx,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(dx[:, ::2] + dx[:, 1::2], 2.0 * (y == -2.0))
+
+
+@pytest.mark.parametrize(
+    ("shape", "memory", "dtype"),
+    [
+        ((2, 10, 4, 3), torch.contiguous_format, BF16),
+        ((3, 16, 1, 1), torch.channels_last, FP32),
+        ((1, 2, 1, 1), torch.contiguous_format, FP16),
+    ],
+)
+@pytest.mark.parametrize("kind", ["tied", "untied"])
+def test_opcheck(shape, memory, dtype, kind):
+    x, bias, dy = random_data(shape, kind, dtype, "cpu")
+    x = x.contiguous(memory_format=memory)
+    for before, threshold, seeds in ((False, 0, None), (True, 13107, some_seeds("cpu"))):
+        leaves = (x.clone().requires_grad_(), bias.clone().requires_grad_())
+        opcheck(forward_op, (*leaves, threshold, before, seeds, SLOT))
+    code = torch.full(dy.shape, 3, dtype=torch.uint8)
+    opcheck(backward_op, (dy[:1].expand(dy.shape), code, 13107, kind == "tied"))
+
+
+def test_gradcheck():
+    x, bias = torch.randn(2, 6, 3, 2, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
+    for order in ("after", "before"):
+
+        def function(x, bias, order=order):
+            return maxout(x, bias, dropout=0.3, order=order, seeds=some_seeds("cpu"), slot=SLOT, backend="eager")
+
+        assert torch.autograd.gradcheck(function, (x.requires_grad_(), bias.requires_grad_()))
+
+
+@pytest.mark.parametrize("backend", ["eager", "triton"])
+@pytest.mark.parametrize("order", ["after", "before"])
+def test_traced_whole(backend, order):
+    """By AOTAutograd; test_compiled_step.py takes the ops through Inductor."""
+    x, bias, dy = random_data((3, 20, 5, 7), "tied", FP32, "cpu")
+    x.requires_grad_(), bias.requires_grad_()
+
+    def function(x, bias, seeds):
+        return maxout(x, bias, dropout=0.2, order=order, seeds=seeds, slot=SLOT, backend=backend)
+
+    want = function(x, bias, some_seeds("cpu"))
+    got = torch.compile(function, fullgraph=True, backend="aot_eager")(x, bias, some_seeds("cpu"))
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(_gradients(got, x, bias, dy), _gradients(want, x, bias, dy))
+
+
+def test_second_derivative_raises():
+    x = torch.randn(2, 4, 4, 4, requires_grad=True)
+    (dx,) = torch.autograd.grad(maxout(x, backend="triton").pow(2).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="maxout: the kernel has no second derivative"):
+        torch.autograd.grad(dx.sum(), x)
+
+
+def test_torch_knows_the_kernels():
+    for name in ("maxout", "maxout_backward"):
+        assert len(get_triton_kernels_for_op(f"csrc_triton::{name}")) == 1
+
+
+X, BIAS, SEEDS = torch.zeros(2, 6, 4, 4), torch.zeros(6), torch.zeros(4, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(x=X[0]), r"x has shape \[6, 4, 4\]: \[N, 2C, H, W\] is needed"),
+        (dict(x=X[:, :5]), r"x has shape \[2, 5, 4, 4\]: an even number of channels is needed"),
+        (dict(x=X[:0]), r"x has shape \[0, 6, 4, 4\]: 1 to 2"),
+        (dict(x=X.double()), "x is torch.float64: backend 'triton' takes float32, float16, bfloat16"),
+        (dict(bias=torch.zeros(3)), r"bias has shape \[3\]: \[2C\] = \[6\] is needed"),
+        (dict(bias=torch.zeros(6, 4)), r"bias has shape \[6, 4\]: \[2C\] or \[2C, H, W\]"),
+        (dict(bias=torch.zeros(6, 4, 5)), r"bias has shape \[6, 4, 5\]: \[2C\] or \[2C, H, W\]"),
+        (dict(bias=BIAS.long()), "bias is torch.int64"),
+        (dict(bias=torch.zeros(6, device="meta")), "bias is on meta: the data is on cpu"),
+        (dict(order="during"), "order is 'during': one of after, before"),
+        (dict(dropout=1.0), "dropout is 1.0"),
+        (dict(dropout=0.5, seeds=None), "seeds is None"),
+        (dict(dropout=0.5, slot=4), "slot is 4: seeds has 4"),
+        (dict(backend="cuda"), "backend is 'cuda': one of eager, inductor, triton"),
+    ],
+)
+def test_errors_name_what_is_wrong(arguments, message):
+    good = dict(x=X, bias=BIAS, dropout=0.0, order="after", seeds=SEEDS, slot=0, backend="triton")
+    with pytest.raises(ValueError, match=message):
+        maxout(**good | arguments)
