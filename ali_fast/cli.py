@@ -17,6 +17,7 @@ import tyro
 import ali_fast
 from ali_fast import commands
 from ali_fast.errors import DivergedError, InputError, Interrupted
+from ali_fast.mixture.commands import Mixture
 
 COMMANDS = {
     "prepare": commands.Prepare,
@@ -27,6 +28,7 @@ COMMANDS = {
     "interpolate": commands.Interpolate,
     "encode": commands.Encode,
     "export": commands.Export,
+    "mixture": Mixture,
     "doctor": commands.Doctor,
 }
 USERS_ERRNO = frozenset(

@@ -86,18 +86,22 @@ class Train(config.TrainConfig):
 
 
 def prepare_if_missing(resolved: config.TrainConfig) -> None:
+    preset = presets.resolve(resolved.dataset, resolved.preset)
+    prepare_splits(resolved.dataset, resolved.data_dir, (preset.train_split, preset.valid_split))
+
+
+def prepare_splits(dataset: str, data_dir: Path, splits: tuple[str, ...]) -> None:
     """Prepare the data set unless its splits are there; one that is there and damaged is never rebuilt unasked."""
     from ali_fast.data.schema import NotPreparedError, beton_path, read_manifest
 
-    preset = presets.resolve(resolved.dataset, resolved.preset)
     try:
-        for split in (preset.train_split, preset.valid_split):
-            read_manifest(beton_path(resolved.data_dir, resolved.dataset, split))
+        for split in splits:
+            read_manifest(beton_path(data_dir, dataset, split))
     except NotPreparedError:
         import data_prep
 
-        print(f"preparing {resolved.dataset} in {resolved.data_dir / resolved.dataset}", flush=True)
-        data_prep.prepare(resolved.dataset, data_dir=resolved.data_dir)
+        print(f"preparing {dataset} in {data_dir / dataset}", flush=True)
+        data_prep.prepare(dataset, data_dir=data_dir)
 
 
 @dataclass(frozen=True, kw_only=True)

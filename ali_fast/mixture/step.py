@@ -116,8 +116,8 @@ class Step:
     def _normals(self, site: int, count: int, dims: int) -> Tensor:
         w0, w1, _, _ = philox4x32(self.seeds, self.counter, site)
         keys = (w0 | (w1 << 32))[None, :, None]  # [site, R, 1]: against the elements, one row a member
-        eps, _, _ = element_normals(keys, 0, count * dims)
-        return eps.reshape(len(self.seeds), count, dims).to(self.dtype)
+        eps, _, _ = element_normals(keys, 0, count * dims, self.dtype)
+        return eps.reshape(len(self.seeds), count, dims)
 
     def read_losses(self) -> Tensor:
         """Means since the last reading, float64 [R, n] on the CPU; waits for the device."""

@@ -1,13 +1,16 @@
 """Small stacks in float64, three members with settings of their own; lets the tests here import alone.py."""
 
+import io
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
-from ali_fast.mixture import grid
+from ali_fast.mixture import grid, protocol, training
+from ali_fast.mixture.config import RunConfig
 from ali_fast.mixture.models import MODELS
 from ali_fast.mixture.step import Step
 
@@ -42,3 +45,36 @@ def make_step(points):
 @pytest.fixture(params=MODELS)
 def name(request):
     return request.param
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """A small mixture, prepared as the large one is."""
+    import data_prep
+    from data_prep import mixture
+
+    folder = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mixture, "COUNTS", {"train": 400, "valid": 300, "test": 10})
+        data_prep.prepare("mixture", data_dir=folder)
+    return folder
+
+
+@pytest.fixture
+def console():
+    return Console(file=io.StringIO(), width=200)
+
+
+@pytest.fixture
+def make_config(data_dir, tmp_path):
+    def make(**options):
+        options = {"run_dir": tmp_path / "run", "epochs": 3, "batch_size": 50, "runs": 3} | options
+        return RunConfig(data_dir=data_dir, compile=False, device="cpu", **options)
+
+    return make
+
+
+@pytest.fixture
+def few_samples(monkeypatch):
+    monkeypatch.setattr(training, "SAMPLES", 600)
+    monkeypatch.setattr(protocol, "PACGAN_SAMPLES", 200)

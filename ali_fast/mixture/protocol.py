@@ -1,0 +1,242 @@
+"""The runs of section 4.5, one after another, each resumable, each leaving what the next and the figure need.
+
+A run directory: config.json, environment.json, a folder a model (metrics.jsonl, checkpoints/, best.safetensors),
+results.json, tables.md, figure8.png and figure8.pdf. The same command again goes on where it was stopped; what is
+finished is only measured anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from ali_fast import decide, environment
+from ali_fast.data.loader import BetonLoader
+from ali_fast.data.schema import beton_path
+from ali_fast.errors import InputError
+from ali_fast.mixture import config as configuration
+from ali_fast.mixture import figure8, measures, results, training
+from ali_fast.mixture.config import MixtureConfig, RunConfig
+from ali_fast.mixture.models import MODELS, Model
+from ali_fast.mixture.nets import PAPER, Sizes
+from ali_fast.mixture.setting import Setting, member_seed
+from ali_fast.mixture.training import Job, Place, Trained
+from ali_fast.run_directory import RunDirectory, write_text
+from ali_fast.signals import Signals
+
+COLUMNS = ("ali", "inverse", "post-hoc", "vae")
+PACGAN_SAMPLES = 2500
+VAE_SETTING = Setting(learning_rate=1e-3, beta1=0.9)
+"""The paper has none. The usual Adam: nothing adversarial here asks for less momentum."""
+
+
+class MixtureRun:
+    """A run directory in use: data, place and results so far."""
+
+    def __init__(self, config: MixtureConfig, console: Console, signals: Signals, sizes: Sizes = PAPER):
+        self.config, self.console, self.signals, self.sizes = config, console, signals, sizes
+        self.directory = config.run_dir
+        self.device = decide.device(config.device).device
+        self.compiles, why = decide.compiles(config.compile)
+        if config.compile and not self.compiles:
+            console.print(f"warning: {why}: training eagerly, which is slower")
+        self.points = read_points(config.data_dir, "train")[0].to(self.device)
+        self.results: dict[str, Any] = {
+            "config": json.loads(configuration.to_json(config)),
+            "environment": environment.collect(),
+            "device": str(self.device),
+            "methods": {},
+            "columns": {},
+        }
+
+    def train(self, model: str, settings: tuple[Setting, ...], decoder: dict[str, Tensor] | None = None) -> Trained:
+        """In a folder of its name, from seeds of its name."""
+        job = Job(
+            model,
+            settings,
+            self.seeds(model, len(settings)),
+            self.config.epochs,
+            self.config.batch_size,
+            decoder,
+            self.sizes,
+        )
+        place = Place(self.directory / model, self.console, self.signals, self.compiles)
+        return training.train(job, self.points, place)
+
+    def seeds(self, model: str, members: int) -> tuple[int, ...]:
+        return tuple(member_seed(self.config.seed, model, i) for i in range(members))
+
+    def write(self) -> None:
+        write_text(self.directory / "results.json", json.dumps(self.results, indent=2, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def opened(config: MixtureConfig, console: Console, sizes: Sizes = PAPER) -> Iterator[MixtureRun]:
+    """The run of `config` in its directory, locked, signals heeded. Raises InputError if another run is there."""
+    run = RunDirectory(config.run_dir)
+    with run.locked(), Signals() as signals:
+        if run.config.exists():
+            old = json.loads(run.config.read_text())
+            if fields := configuration.differences(old, config):
+                raise InputError(
+                    f"{run.path} holds a run of another configuration ({'; '.join(fields)}): "
+                    f"give the same configuration to resume it, or another --run-dir"
+                )
+        mixture = MixtureRun(config, console, signals, sizes)
+        write_text(run.config, configuration.to_json(config))
+        write_text(run.environment, json.dumps(mixture.results["environment"], indent=2) + "\n")
+        yield mixture
+
+
+def run(config: RunConfig, console: Console, sizes: Sizes = PAPER) -> dict[str, Any]:
+    """The protocol; returns the results, which are also written. Raises Interrupted, everything saved."""
+    with opened(config, console, sizes) as mixture:
+        for method in config.methods:
+            play_method(mixture, method, config.settings())
+        if config.inference:
+            infer(mixture)
+            draw(config.run_dir, config.data_dir, sizes)
+        write_tables(config.run_dir, mixture.results)
+        return mixture.results
+
+
+def play_method(mixture: MixtureRun, method: str, settings: tuple[Setting, ...]) -> None:
+    """Ten runs, say, of ALI or of GAN at once; the best is kept."""
+    trained = mixture.train(method, settings)
+    seeds = mixture.seeds(method, len(settings))
+    found, few = (training.covered(trained.model, seeds, count) for count in (training.SAMPLES, PACGAN_SAMPLES))
+    runs = results.of_runs(settings, seeds, trained.first_bad, found, few)
+    chosen = results.best(runs)
+    if chosen is not None:
+        keep(member(trained.model, chosen), mixture.directory / method / "best.safetensors")
+    mixture.results["methods"][method] = {
+        "runs": runs,
+        "summary": results.summary(runs),
+        "summary_2500": results.summary(runs, "modes_2500"),
+        "best": chosen,
+        "seconds": trained.seconds,
+        "steps": trained.steps,
+    }
+    mixture.write()
+
+
+def infer(mixture: MixtureRun) -> None:
+    """The best GAN's two kinds of inference, at its own setting, the VAE, and each column's worth."""
+    methods = mixture.results["methods"]
+    if "gan" in methods and (chosen := methods["gan"]["best"]) is not None:
+        gan = load(mixture.directory, "gan", mixture.sizes)
+        setting = Setting(**methods["gan"]["runs"][chosen]["setting"])
+        for model in ("inverse", "post-hoc"):
+            column(mixture, model, setting, gan.decoder.state_dict())
+    column(mixture, "vae", VAE_SETTING)
+    if "ali" in methods and methods["ali"]["best"] is not None:
+        mixture.results["columns"] = {"ali": worth(mixture, "ali")} | mixture.results["columns"]
+    mixture.write()
+
+
+def column(mixture: MixtureRun, model: str, setting: Setting, decoder: dict[str, Tensor] | None = None) -> None:
+    trained = mixture.train(model, (setting,), decoder)
+    if trained.first_bad[0] is None:
+        keep(trained.model, mixture.directory / model / "best.safetensors")
+        found = worth(mixture, model)
+    else:
+        found = {"modes": None, "inference": None}
+    status = results.status(trained.first_bad[0], None if found["modes"] is None else measures.Modes(**found["modes"]))
+    found |= {"setting": dataclasses.asdict(setting), "status": status, "seconds": trained.seconds}
+    mixture.results["columns"][model] = found
+    mixture.write()
+
+
+def worth(mixture: MixtureRun, name: str) -> dict[str, Any]:
+    """Coverage of the kept model's samples, and its inference on the held-out points."""
+    points, _ = read_points(mixture.config.data_dir, "valid")
+    made = make(load(mixture.directory, name, mixture.sizes), points)
+    if not all(bool(tensor.isfinite().all()) for tensor in made.values()):
+        return {"modes": None, "inference": None}
+    inference = measures.reconstruction(points, made["reconstructions"])._asdict() | {
+        "mmd2_codes": measures.mmd2(made["codes"], made["prior"]),
+        "mmd2_points": measures.mmd2(made["reconstructions"], points),
+        "points": len(points),
+    }
+    return {"modes": results.finite(measures.modes(made["samples"])._asdict()), "inference": inference}
+
+
+def make(model: Model, points: Tensor) -> dict[str, Tensor]:
+    """Codes q(z) and reconstructions of points [N, 2], prior samples and samples, as many; each float32 [N, 2]."""
+    count, sizes = len(points), model.sizes
+    eps = training.normals((0,), "codes", count, sizes.x)
+    prior = training.normals((0,), "prior", count, sizes.z)
+    codes = training.in_evaluation(model, model.encode, points[None], eps)
+    decoded = training.in_evaluation(model, model.decode, torch.cat([codes, prior], dim=1))[0]
+    return {"codes": codes[0], "reconstructions": decoded[:count], "prior": prior[0], "samples": decoded[count:]}
+
+
+def draw(directory: Path, data_dir: Path, sizes: Sizes = PAPER) -> list[Path]:
+    """Figure 8 from the models kept in a run directory. Raises InputError where there is none."""
+    points, components = read_points(data_dir, "valid")
+    there = [name for name in COLUMNS if (directory / name / "best.safetensors").exists()]
+    if not there:
+        raise InputError(
+            f"{directory} has no trained model to draw: ali-fast mixture run --run-dir {directory} makes them"
+        )
+    columns = []
+    for name in there:
+        made = {key: tensor.numpy() for key, tensor in make(load(directory, name, sizes), points).items()}
+        columns.append(figure8.Column(results.NAMES[name], **made))
+    paths = [directory / f"figure8.{kind}" for kind in ("png", "pdf")]
+    figure8.draw(columns, points.numpy(), components.numpy(), paths)
+    return paths
+
+
+def write_tables(directory: Path, values: dict[str, Any]) -> str:
+    parts = [results.coverage_table(values["methods"])] if values["methods"] else []
+    if values["columns"]:
+        parts.append(results.inference_table(values["columns"]))
+    parts += [results.runs_table(method, found["runs"]) for method, found in values["methods"].items()]
+    text = "\n".join(parts)
+    write_text(directory / "tables.md", text)
+    return text
+
+
+def member(model: Model, r: int) -> Model:
+    """Member r as a model of one, on the CPU."""
+    one = type(model)(1, model.sizes)
+    one.load_state_dict({name: tensor[r : r + 1].cpu() for name, tensor in model.state_dict().items()})
+    return one
+
+
+def keep(model: Model, path: Path) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+        safetensors.torch.save_file(tensors, part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(directory: Path, name: str, sizes: Sizes = PAPER) -> Model:
+    """The model of one that was kept under `name`."""
+    model = MODELS[name](1, sizes)
+    path = directory / name / "best.safetensors"
+    try:
+        model.load_state_dict(safetensors.torch.load_file(path))
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path} cannot be read as {name}: {' '.join(str(error).split())[:200]}") from error
+    return model
+
+
+def read_points(data_dir: Path, split: str) -> tuple[Tensor, Tensor]:
+    """float32 [N, 2] and components int64 [N] of a prepared split."""
+    batch = BetonLoader(beton_path(data_dir, "mixture", split), batch_size=1).read_all()
+    assert batch.labels is not None
+    return batch.images.float(), batch.labels

@@ -1,0 +1,157 @@
+"""The whole experiment on small nets: phases, files, resuming, what diverges, what is refused."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from alone import SIZES
+
+from ali_fast import checkpoint
+from ali_fast.errors import InputError, Interrupted
+from ali_fast.mixture import measures, protocol, training
+from ali_fast.mixture.models import MODELS
+
+pytestmark = pytest.mark.usefixtures("few_samples")
+
+
+def results_of(config):
+    return json.loads((config.run_dir / "results.json").read_text())
+
+
+def test_the_protocol_leaves_numbers_tables_models_and_the_figure(make_config, console):
+    config = make_config()
+    protocol.run(config, console, SIZES)
+    found = results_of(config)
+    for method in ("ali", "gan"):
+        of_method = found["methods"][method]
+        assert [run["setting"]["learning_rate"] for run in of_method["runs"]] == [
+            setting.learning_rate for setting in config.settings()
+        ]
+        covered = [run["modes"]["covered"] for run in of_method["runs"]]
+        assert of_method["summary"]["covered"]["mean"] == pytest.approx(np.mean(covered))
+        assert of_method["summary"]["covered"]["std"] == pytest.approx(np.std(covered, ddof=1))
+        assert of_method["best"] == max(
+            range(3),
+            key=lambda i: (
+                covered[i],
+                of_method["runs"][i]["modes"]["near"],
+                -of_method["runs"][i]["modes"]["reverse_kl"],
+            ),
+        )
+        assert of_method["steps"] == 3 * 400 // 50
+    assert list(found["columns"]) == ["ali", "inverse", "post-hoc", "vae"]
+    table = (config.run_dir / "tables.md").read_text()
+    assert "13.4 ± 5.8 (8 to 25)" in table
+    assert "10.4 ± 9.2 (1 to 22)" in table
+    for name in ("figure8.png", "figure8.pdf", "environment.json", "config.json"):
+        assert (config.run_dir / name).stat().st_size > 0
+    best = found["methods"]["gan"]["best"]
+    gan_setting = found["methods"]["gan"]["runs"][best]["setting"]
+    assert found["columns"]["inverse"]["setting"] == found["columns"]["post-hoc"]["setting"] == gan_setting
+
+
+def test_kept_models_are_the_best_members_and_inference_uses_the_gans_decoder(make_config, console):
+    config = make_config()
+    protocol.run(config, console, SIZES)
+    for method in ("ali", "gan"):
+        best = results_of(config)["methods"][method]["best"]
+        _, state = checkpoint.read_newest(config.run_dir / method / "checkpoints", warn=print)
+        kept = protocol.load(config.run_dir, method, SIZES).state_dict()
+        trained = state["step"]["model"]
+        assert kept.keys() == trained.keys()
+        assert all(torch.equal(kept[name][0], trained[name][best]) for name in kept)
+    gan = protocol.load(config.run_dir, "gan", SIZES).decoder.state_dict()
+    for name in ("inverse", "post-hoc"):
+        decoder = protocol.load(config.run_dir, name, SIZES).decoder.state_dict()
+        assert all(torch.equal(decoder[key], gan[key]) for key in gan)
+
+
+def test_a_columns_worth_is_measured_on_the_held_out_points(make_config, console, data_dir):
+    config = make_config(methods=("ali",))
+    protocol.run(config, console, SIZES)
+    points, components = protocol.read_points(data_dir, "valid")
+    assert len(points) == len(components) == 300
+    made = protocol.make(protocol.load(config.run_dir, "ali", SIZES), points)
+    assert all(tensor.shape == (300, 2) for tensor in made.values())
+    inference = results_of(config)["columns"]["ali"]["inference"]
+    error = (points.double() - made["reconstructions"].double()).square().sum(dim=1).mean()
+    assert inference["error"] == pytest.approx(float(error))
+    assert inference["mmd2_codes"] == pytest.approx(measures.mmd2(made["codes"], made["prior"]))
+    # z -> x_tilde -> is the decoder's, in evaluation mode
+    model = protocol.load(config.run_dir, "ali", SIZES).eval()
+    with torch.no_grad():
+        assert torch.allclose(model.decode(made["prior"][None])[0], made["samples"], atol=1e-6)
+        assert torch.allclose(model.decode(made["codes"][None])[0], made["reconstructions"], atol=1e-6)
+
+
+@pytest.mark.parametrize(("phase", "at"), [("gan", 5), ("post-hoc", 9)])
+def test_a_stopped_run_ends_as_one_that_was_not(make_config, console, tmp_path, monkeypatch, phase, at):
+    whole = make_config(run_dir=tmp_path / "whole")
+    protocol.run(whole, console, SIZES)
+    advance = training._Log.advance
+
+    def with_signal(log):
+        advance(log)
+        if (log.job.model, log.step.steps) == (phase, at):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    config = make_config()
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Log, "advance", with_signal)
+        with pytest.raises(Interrupted) as stopped:
+            protocol.run(config, console, SIZES)
+    assert stopped.value.exit_code == 130
+    protocol.run(config, console, SIZES)
+    for name in MODELS:
+        ours, theirs = (protocol.load(c.run_dir, name, SIZES).state_dict() for c in (config, whole))
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert (config.run_dir / "figure8.png").read_bytes() == (whole.run_dir / "figure8.png").read_bytes()
+    for key in ("modes", "inference"):
+        ours, theirs = ([column[key] for column in results_of(c)["columns"].values()] for c in (config, whole))
+        assert ours == theirs
+
+
+def test_a_diverged_run_is_reported_and_the_others_count(make_config, console):
+    config = make_config(methods=("gan",), inference=False)
+    good = config.settings()
+    with protocol.opened(config, console, SIZES) as mixture:
+        protocol.play_method(mixture, "gan", (good[0], dataclasses.replace(good[1], learning_rate=1e30), good[2]))
+    found = results_of(config)["methods"]["gan"]
+    statuses = [run["status"] for run in found["runs"]]
+    assert statuses[0] == statuses[2] == "trained"
+    assert statuses[1].startswith("diverged at step ")
+    assert found["runs"][1]["modes"] is None
+    assert (found["summary"]["runs"], found["summary"]["trained"], found["summary"]["covered"]["over"]) == (3, 2, 2)
+    assert found["best"] in (0, 2)
+    assert "diverged at step" in protocol.write_tables(config.run_dir, results_of(config))
+
+
+def test_when_every_gan_diverged_the_rest_is_still_done(make_config, console):
+    config = make_config(learning_rate=1e30, methods=("gan",), runs=2)
+    protocol.run(config, console, SIZES)
+    found = results_of(config)
+    assert found["methods"]["gan"]["best"] is None
+    assert list(found["columns"]) == ["vae"]
+    assert found["columns"]["vae"]["status"] == "trained"
+    assert "none trained" in (config.run_dir / "tables.md").read_text()
+
+
+def test_another_configuration_is_refused_by_the_fields_that_differ(make_config, console):
+    config = make_config(methods=("ali",), inference=False, epochs=1)
+    protocol.run(config, console, SIZES)
+    with pytest.raises(InputError, match=r"runs: 3 -> 2; beta1: None -> 0\.5"):
+        protocol.run(dataclasses.replace(config, runs=2, beta1=0.5), console, SIZES)
+    protocol.run(dataclasses.replace(config, device="auto"), console, SIZES)
+
+
+def test_a_figure_of_nothing_and_a_damaged_model_are_the_users_to_know(make_config, console, data_dir, tmp_path):
+    with pytest.raises(InputError, match="has no trained model to draw"):
+        protocol.draw(tmp_path, data_dir)
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "best.safetensors").write_bytes(b"no tensors here")
+    with pytest.raises(InputError, match=r"best\.safetensors cannot be read as vae"):
+        protocol.draw(tmp_path, data_dir)

@@ -1,0 +1,135 @@
+"""Orders, sampling, resuming, signals, and what is written on the way."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from alone import SETTINGS, SIZES
+
+from ali_fast.data.order import Order
+from ali_fast.errors import Interrupted
+from ali_fast.mixture import measures, training
+from ali_fast.mixture.training import Job, Place
+from ali_fast.signals import Signals
+
+JOB = Job("ali", SETTINGS, (1, 2, 3), epochs=3, batch_size=50, sizes=SIZES)
+
+
+@pytest.fixture
+def train(tmp_path, points, console, monkeypatch):
+    monkeypatch.setattr(training, "SAMPLES", 500)
+
+    def run(job=JOB, folder="run"):
+        with Signals() as signals:
+            return training.train(job, points.float(), Place(tmp_path / folder, console, signals, compile=False))
+
+    return run
+
+
+def stop_at(monkeypatch, steps):
+    """SIGTERM as soon as so many steps are done."""
+    advance = training._Log.advance
+
+    def with_signal(log):
+        advance(log)
+        if log.step.steps == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(training._Log, "advance", with_signal)
+
+
+def same(first, second):
+    return all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_each_member_goes_through_the_points_in_its_own_order():
+    orders = [Order(23, 5, seed) for seed in (4, 5)]
+    rows = training.epoch_rows(orders, 2)
+    assert rows.shape == (4, 2, 5)
+    for r, order in enumerate(orders):
+        assert np.array_equal(rows[:, r].flatten(), order.epoch(2))
+    assert not torch.equal(rows[:, 0], rows[:, 1])
+
+
+def test_training_learns_and_writes_a_line_an_epoch(train, tmp_path, points):
+    """The VAE's bound improves on a model that has not trained; every line stands once, per member."""
+    setting = dataclasses.replace(SETTINGS[0], beta1=0.9)
+    trained = train(Job("vae", (setting,) * 2, (1, 2), epochs=12, batch_size=50, sizes=SIZES))
+    assert (trained.steps, trained.first_bad) == (120, [None, None])
+    found = lines(tmp_path / "run")
+    assert [line["epoch"] for line in found] == list(range(1, 13))
+    assert all(last < first - 0.5 for first, last in zip(found[0]["loss"], found[-1]["loss"], strict=True))
+    assert all(len(line[name]) == 2 for line in found for name in ("loss", "kl", "covered", "near", "reverse_kl"))
+
+
+def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(train, tmp_path, monkeypatch):
+    straight = train(folder="straight")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 17)
+        with pytest.raises(Interrupted) as stopped:
+            train()
+    assert stopped.value.exit_code == 143
+    assert [line["step"] for line in lines(tmp_path / "run")] == [10]
+    resumed = train()
+    assert resumed.steps == straight.steps == 30
+    assert same(resumed.model, straight.model)
+    without = ("seconds", "step_ms")
+    first, second = (
+        [{k: v for k, v in line.items() if k not in without} for line in lines(tmp_path / name)]
+        for name in ("straight", "run")
+    )
+    assert first == second
+    assert same(train().model, straight.model)  # complete: nothing more is trained
+
+
+def test_a_member_that_diverges_does_not_end_the_others(train, tmp_path, console):
+    sick = (SETTINGS[0], dataclasses.replace(SETTINGS[1], learning_rate=1e30), SETTINGS[2])
+    trained = train(dataclasses.replace(JOB, settings=sick))
+    healthy = train(folder="healthy")
+    assert trained.first_bad[0] is None
+    assert trained.first_bad[1] is not None
+    for r in (0, 2):
+        pairs = zip(trained.model.state_dict().values(), healthy.model.state_dict().values(), strict=True)
+        assert all(torch.equal(a[r], b[r]) for a, b in pairs)
+    found = training.covered(trained.model, JOB.seeds)
+    assert found[1] is None
+    assert found[0] == training.covered(healthy.model, JOB.seeds)[0]
+    assert lines(tmp_path / "run")[-1]["covered"][1] is None
+    assert "diverged: run 1" in console.file.getvalue()
+
+
+def test_when_all_have_diverged_training_ends(train):
+    sick = tuple(dataclasses.replace(setting, learning_rate=1e30) for setting in SETTINGS)
+    trained = train(dataclasses.replace(JOB, settings=sick, epochs=50))
+    assert None not in trained.first_bad
+    assert trained.steps < 500
+
+
+def test_samples_are_decoded_normals_with_running_statistics(make_step, rows):
+    step = make_step("ali")
+    for s in range(5):
+        step(rows[s])
+    model, seeds = step.model.float(), (7, 8, 9)
+    x = training.samples(model, seeds, 2500)
+    z = training.normals(seeds, "samples", 2500, 2)
+    h = z
+    for layer in model.decoder.layers[:-1]:
+        h = (h @ layer.weight - layer.running_mean) / (layer.running_var + 1e-4).sqrt() * layer.scale + layer.shift
+        h = h.clamp_min(0)
+    last = model.decoder.layers[-1]
+    assert torch.allclose(x, h @ last.weight + last.bias, atol=1e-5)
+    assert model.training
+    alone = training.normals(seeds[1:2], "samples", 2500, 2)
+    assert torch.equal(alone[0], z[1])
+    assert abs(float(z.mean())) < 0.03
+    assert training.covered(model, seeds, 2500)[2] == measures.modes(x[2])
