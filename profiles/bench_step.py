@@ -1,0 +1,227 @@
+"""The step, from the usual one to ours: each row adds one thing, all rows are timed in turn in one run.
+
+    python -m profiles.bench_step --dataset cifar10 [--preset P] [--batch-size N] [--json PATH] [--chart PATH]
+
+Synthetic images: no data set is needed. The first row is `profiles.usual`; the second the same in channels-last
+memory, as ours always is; from the third on it is `ali_fast.step.Step` itself. The last is what `train` uses.
+GFLOP are counted on a row's eager form; kernels and peak memory by the GPU's profiler and allocator. The share of
+peak is against a large matrix product of the row's data type, timed in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from ali_fast import capture, decide, kernels, presets
+from ali_fast.config import TrainConfig
+from ali_fast.errors import InputError
+from ali_fast.model import ALI
+from ali_fast.objective import Route
+from ali_fast.presets import Preset
+from ali_fast.step import Step
+from profiles import clock, report
+from profiles.flops import gflop, step_gflop
+from profiles.usual import UsualStep
+
+RESIDENT_IMAGES = 10_000
+WARM_UP = 5  # calls: a graph is captured on the fourth
+
+
+class Row(NamedTuple):
+    """A name, the step made anew, its arithmetic, and what it computes in."""
+
+    name: str
+    make: Callable[[], Callable[[Tensor], None]]
+    gflop: float
+    dtype: torch.dtype
+    resident: bool = False
+
+
+def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> Iterator[Row]:
+    """The waterfall on this device."""
+    usual = functools.partial(
+        UsualStep, preset.architecture, learning_rate=preset.learning_rate, betas=(preset.beta1, preset.beta2)
+    )
+    work = gflop(usual(torch.device("cpu")), preset.architecture, batch_size)
+    yield Row("usual PyTorch step", lambda: usual(device), work, torch.float32)
+    yield Row("channels-last", lambda: usual(device, memory_format=torch.channels_last), work, torch.float32)
+
+    auto = TrainConfig(dataset=preset.dataset).kernels
+    low, _ = decide.dtype(True, device)
+    work = {route: step_gflop(preset, route, batch_size) for route in ("two", None)}
+
+    def ours(
+        name: str,
+        *,
+        route: Route | None = None,
+        dtype: torch.dtype = low if amp else torch.float32,
+        spec: str = "inductor",
+        options: str | None = None,
+        compile: bool = True,
+        cuda_graph: bool = False,
+        resident: bool = False,
+    ) -> Row:
+        def make() -> Step:
+            model = ALI(preset.architecture, kernels.resolve(spec, decide.device_class(device)))
+            model.initialize(torch.Generator().manual_seed(0))
+            chosen = capture.OPTION_SETS[options] if options else capture.CUDA_OPTIONS
+            with mock.patch.object(capture, "CUDA_OPTIONS", chosen):
+                return Step(
+                    model.to(device),
+                    learning_rate=preset.learning_rate,
+                    betas=(preset.beta1, preset.beta2),
+                    dtype=dtype,
+                    route=route,
+                    compile=compile,
+                    cuda_graph=cuda_graph,
+                    samples=synthetic(preset, RESIDENT_IMAGES, device) if resident else None,
+                )
+
+        # fp16 takes two backwards, whatever the route
+        return Row(name, make, work["two" if route == "two" or dtype == torch.float16 else None], dtype, resident)
+
+    yield ours("official order: one forward, two backwards", route="two", dtype=torch.float32, compile=False)
+    yield ours("cheapest route", dtype=torch.float32, compile=False)
+    if amp:
+        yield ours(f"AMP ({str(low).removeprefix('torch.')})", compile=False)
+    if device.type == "cpu":
+        yield ours("compiled (as train)", spec=auto)
+        return
+    for options in capture.OPTION_SETS:
+        if capture.OPTION_SETS[options] is not capture.CUDA_OPTIONS:
+            yield ours(f"compiled, {options} options", options=options)
+    yield ours("compiled, options as train", options=None)
+    yield ours("Triton kernels", spec="triton")
+    yield ours("CUDA graph", spec="triton", cuda_graph=True)
+    yield ours("resident data", spec="triton", cuda_graph=True, resident=True)
+    yield ours("as train: --kernels auto", spec=auto, cuda_graph=True, resident=True)
+
+
+def synthetic(preset: Preset, count: int, device: torch.device) -> Tensor:
+    """Images of noise: uint8 [count, H, W, C]."""
+    a = preset.architecture
+    shape = (count, a.image_size, a.image_size, a.image_channels)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+
+
+class Running(NamedTuple):
+    """A row's step with the batch it is called on, warm."""
+
+    call: Callable[[], None]
+    peak_bytes: int | None
+    kernels: float | None
+
+
+def start(row: Row, preset: Preset, batch_size: int, device: torch.device) -> Running:
+    """Make the step, call it until it is warm (compiled, captured), and see what that took on a GPU."""
+    on_cuda = device.type == "cuda"
+    if on_cuda:
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    step = row.make()
+    if row.resident:
+        batch = torch.randint(RESIDENT_IMAGES, (batch_size,), device=device)
+    else:
+        batch = synthetic(preset, batch_size, device)
+    call = functools.partial(step, batch)
+    for _ in range(WARM_UP):
+        call()
+    clock.synchronize(device)
+    if not on_cuda:
+        return Running(call, None, None)
+    return Running(call, torch.cuda.max_memory_allocated(device) - before, clock.gpu_kernels(call))
+
+
+def bench(
+    waterfall: list[Row], preset: Preset, batch_size: int, device: torch.device, *, rounds: int, burst_seconds: float
+) -> list[dict[str, Any]]:
+    """The waterfall's numbers, first row first."""
+    started = []
+    for row in waterfall:
+        print(f"  starting: {row.name}", flush=True)
+        started.append(start(row, preset, batch_size, device))
+    timings = clock.interleaved([s.call for s in started], device, rounds=rounds, burst_seconds=burst_seconds)
+    return [
+        {
+            "name": row.name,
+            "step_ms": timing.ms,
+            "spread_ms": timing.spread_ms,
+            "images_per_s": batch_size / timing.ms * 1e3,
+            "gflop": row.gflop,
+            "kernels": running.kernels,
+            "peak_bytes": running.peak_bytes,
+            "ratio": timings[0].ms / timing.ms,
+        }
+        for row, running, timing in zip(waterfall, started, timings, strict=True)
+    ]
+
+
+def print_table(waterfall: list[Row], results: list[dict[str, Any]], peaks: dict[torch.dtype, float]) -> None:
+    """As Markdown; peaks in 10^12 operations a second."""
+    print("| step | ms | spread | images/s | GFLOP | GPU kernels | peak MB | of peak | ratio |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for row, r in zip(waterfall, results, strict=True):
+        share = r["gflop"] / r["step_ms"] / peaks[row.dtype]
+        kernels_run = "-" if r["kernels"] is None else f"{r['kernels']:.0f}"
+        memory = "-" if r["peak_bytes"] is None else f"{r['peak_bytes'] / 1e6:.0f}"
+        print(
+            f"| {r['name']} | {r['step_ms']:.3f} | {r['spread_ms']:.3f} | {r['images_per_s']:.0f} | {r['gflop']:.1f} "
+            f"| {kernels_run} | {memory} | {share:.0%} | {r['ratio']:.2f} |"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m profiles.bench_step", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--preset", help="default: the data set's own")
+    parser.add_argument("--batch-size", type=int, metavar="IMAGES", help="default: the preset's")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--amp", action=argparse.BooleanOptionalAction, help="default: on CUDA only")
+    parser.add_argument("--rounds", type=int, default=11, help="bursts of each row (default 11)")
+    parser.add_argument("--burst-seconds", type=float, default=0.2, help="length of a burst (default 0.2)")
+    parser.add_argument("--only", choices=("all", "ends"), default="all", help="ends: the first and the last row")
+    parser.add_argument("--json", type=Path, metavar="PATH")
+    parser.add_argument("--chart", type=Path, metavar="PATH", help="write bars as PNG")
+    args = parser.parse_args()
+    try:
+        preset = presets.resolve(args.dataset, args.preset)
+        device = decide.device(args.device).device
+    except InputError as error:
+        parser.error(str(error))
+    amp = device.type == "cuda" if args.amp is None else args.amp
+    batch_size = args.batch_size or preset.batch_size
+
+    head = report.header(device)
+    report.print_header(head)
+    print(f"{preset.name}, batch {batch_size}")
+    waterfall = list(rows(preset, batch_size, device, amp))
+    if args.only == "ends":
+        waterfall = [waterfall[0], waterfall[-1]]
+    peaks = {dtype: clock.peak_tflops(dtype, device) for dtype in dict.fromkeys(row.dtype for row in waterfall)}
+    results = bench(waterfall, preset, batch_size, device, rounds=args.rounds, burst_seconds=args.burst_seconds)
+    in_words = {str(dtype).removeprefix("torch."): peak for dtype, peak in peaks.items()}
+    print("one large matrix product: " + ", ".join(f"{name} {peak:.2f} TFLOP/s" for name, peak in in_words.items()))
+    print_table(waterfall, results, peaks)
+    if args.json:
+        report.write_json(args.json, head, results, preset=preset.name, batch_size=batch_size, peak_tflops=in_words)
+    if args.chart:
+        report.bar_chart(
+            args.chart,
+            f"{preset.name}, batch {batch_size}, on {head['device']}",
+            [f"{r['name']} ({r['ratio']:.1f}x)" for r in results],
+            [r["step_ms"] for r in results],
+            [r["spread_ms"] for r in results],
+            "ms per step",
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""Everything that only a GPU can answer, in one command, for a machine without a network.
+
+    python -m profiles.gpu_suite --out DIR [--data-dir DIR] [--only PART ...] [--minutes 9] [--quick]
+
+Each part runs in a process of its own with its own time limit; what it has found is in DIR before the next begins, and
+DIR/summary.md tells it all in the end. Without a GPU the parts that need one are skipped and named. Compile caches stay
+in build/gpu_suite: a second call is quicker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from profiles import report
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / "build" / "gpu_suite"
+RUN = CACHE / "run"
+KEPT_OF_RUN = ("metrics.jsonl", "figures/samples.png")
+SHOWN_LINES = 60  # of a part's output, in the summary
+MOST_BYTES = 15 << 20  # of a file in DIR
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process. `command` takes DIR and whether to be quick; None from it: `missing` says what was not given."""
+
+    name: str
+    seconds: float
+    command: Callable[[argparse.Namespace], list[str] | None]
+    needs_gpu: bool = False
+    missing: str = ""
+
+
+def _module(name: str, *arguments: object) -> list[str]:
+    return [sys.executable, "-m", name, *map(str, arguments)]
+
+
+def _tests(*paths: str) -> list[str]:
+    present = [path for path in paths if (ROOT / path).exists()]
+    return _module("pytest", "-m", "gpu", "-q", "-rfE", "-p", "no:cacheprovider", *present)
+
+
+def _step(args: argparse.Namespace) -> list[str]:
+    quick = ("--rounds", 3, "--burst-seconds", 0.02, "--batch-size", 4) if args.quick else ()
+    dataset = "digits" if args.quick else "cifar10"
+    written = ("--json", args.out / "step.json", "--chart", args.out / "step.png")
+    return _module("profiles.bench_step", "--dataset", dataset, *written, *quick)
+
+
+def _ends(dataset: str) -> Callable[[argparse.Namespace], list[str]]:
+    def command(args: argparse.Namespace) -> list[str]:
+        return _module("profiles.bench_step", "--dataset", dataset, "--only", "ends", "--rounds", 5)
+
+    return command
+
+
+def _loader(args: argparse.Namespace) -> list[str]:
+    quick = ("--images", 500, "--rounds", 2) if args.quick else ()
+    return _module("profiles.bench_loader", "--json", args.out / "loader.json", *quick)
+
+
+def _prepared(data_dir: Path) -> str | None:
+    """The most interesting data set that is there."""
+    for name in ("cifar10", "svhn", "celeba", "imagenet64", "fashion-mnist", "digits"):
+        if list((data_dir / name).glob("*.beton")):
+            return name
+    return None
+
+
+def _train(args: argparse.Namespace) -> list[str] | None:
+    name = _prepared(args.data_dir)
+    if name is None:
+        return None
+    length = ("--steps", 20) if args.quick else ("--minutes", 1)
+    shutil.rmtree(RUN, ignore_errors=True)
+    where = ("--run-dir", RUN, "--data-dir", args.data_dir)
+    return _module("ali_fast", "train", "--dataset", name, "--amp", "--resident", *where, *length)
+
+
+PARTS = (
+    Part("doctor", 30, lambda args: _module("ali_fast", "doctor")),
+    Part("op_tests", 120, lambda args: _tests("tests/csrc_triton/gpu"), needs_gpu=True),
+    Part("capture_tests", 120, lambda args: _tests("tests/ali_fast"), needs_gpu=True),
+    Part("step", 240, _step),
+    Part("ops", 90, lambda args: _module("profiles.bench_ops", "--json", args.out / "ops.json"), needs_gpu=True),
+    Part("loader", 60, _loader),
+    Part("train", 120, _train, missing="no prepared data set under --data-dir"),
+    Part(
+        "trace",
+        60,
+        lambda args: _module("profiles.trace", "--dataset", "cifar10", "--trace", args.out / "trace.json.gz"),
+        needs_gpu=True,
+    ),
+    Part("step_svhn", 90, _ends("svhn"), needs_gpu=True),
+    Part("step_celeba", 120, _ends("celeba"), needs_gpu=True),
+    Part("step_imagenet64", 120, _ends("imagenet64"), needs_gpu=True),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    part: str
+    state: str
+    """"done", "failed (exit code n)", "stopped after n s", or "skipped: why"."""
+    seconds: float
+    output: str
+
+
+def run(part: Part, args: argparse.Namespace, seconds_left: float) -> Outcome:
+    if part.needs_gpu and not torch.cuda.is_available():
+        return Outcome(part.name, "skipped: needs a GPU", 0.0, "")
+    command = part.command(args)
+    if command is None:
+        return Outcome(part.name, f"skipped: {part.missing}", 0.0, "")
+    limit = min(part.seconds, seconds_left)
+    if limit < 10:
+        return Outcome(part.name, f"skipped: no time left; --only {part.name} runs it alone", 0.0, "")
+    caches = {"TORCHINDUCTOR_CACHE_DIR": str(CACHE / "inductor"), "TRITON_CACHE_DIR": str(CACHE / "triton")}
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **caches, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+        errors="replace",
+    )
+    try:
+        output, _ = process.communicate(timeout=limit)
+        state = "done" if process.returncode == 0 else f"failed (exit code {process.returncode})"
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        state = f"stopped after {limit:.0f} s"
+    return Outcome(part.name, state, time.perf_counter() - start, output)
+
+
+def summary(head: dict, outcomes: list[Outcome]) -> str:
+    """Markdown: what ran on what, one line a part, then the end of each part's output."""
+    versions = ", ".join(f"{name} {version}" for name, version in head["versions"].items() if version)
+    lines = ["# GPU suite", "", head["device"], "", versions, "", f"    {head['command']}", ""]
+    lines += ["| part | outcome | s |", "| --- | --- | ---: |"]
+    lines += [f"| {o.part} | {o.state} | {o.seconds:.0f} |" for o in outcomes]
+    for outcome in outcomes:
+        if outcome.output.strip():
+            shown = outcome.output.strip().splitlines()[-SHOWN_LINES:]
+            lines += ["", f"## {outcome.part}", "", *_as_markdown(shown)]
+    return "\n".join(lines) + "\n"
+
+
+def _as_markdown(lines: list[str]) -> list[str]:
+    """Tables stay tables; the rest is quoted as it was printed."""
+    out: list[str] = []
+    for before, line in zip(["", *lines], lines, strict=False):
+        is_row = line.startswith("|")
+        if is_row != before.startswith("|"):
+            out.append("")
+        out.append(line if is_row else f"    {line}")
+    return out
+
+
+def keep(out: Path) -> None:
+    """What the training run drew and wrote, beside the rest; nothing too large to be carried away."""
+    for name in KEPT_OF_RUN:
+        if (RUN / name).exists():
+            shutil.copy(RUN / name, out)
+    for path in out.iterdir():
+        if path.stat().st_size > MOST_BYTES:
+            path.unlink()
+            print(f"{path.name} was larger than {MOST_BYTES >> 20} MB and is not kept")
+
+
+def main() -> None:
+    names = [part.name for part in PARTS]
+    parser = argparse.ArgumentParser(prog="python -m profiles.gpu_suite", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results go")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="with prepared data sets")
+    parser.add_argument("--only", nargs="+", choices=names, metavar="PART", help=", ".join(names))
+    parser.add_argument("--minutes", type=float, default=9.0, help="for all parts together (default 9)")
+    parser.add_argument("--quick", action="store_true", help="small everything: does it run?")
+    args = parser.parse_args()
+    args.out, args.data_dir = args.out.absolute(), args.data_dir.absolute()
+    args.out.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    head, outcomes = report.header(device), []
+    report.print_header(head)
+    end = time.perf_counter() + args.minutes * 60
+    for part in PARTS:
+        if args.only and part.name not in args.only:
+            continue
+        outcome = run(part, args, end - time.perf_counter())
+        outcomes.append(outcome)
+        print(f"{outcome.part}: {outcome.state}, {outcome.seconds:.0f} s", flush=True)
+        keep(args.out)
+        (args.out / "summary.md").write_text(summary(head, outcomes))
+    print(f"{args.out / 'summary.md'}")
+    if any(outcome.state.startswith(("failed", "stopped")) for outcome in outcomes):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

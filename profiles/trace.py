@@ -1,0 +1,167 @@
+"""Where a step's time goes: the kernels that take most of it, and the gaps in which the GPU waits.
+
+    python -m profiles.trace --dataset cifar10 [--preset P] [--steps N] [--json PATH] [--trace PATH.json.gz]
+    profiles/nsys.sh --dataset cifar10                     the same steps under nsys, with NVTX ranges
+
+The step is the one that `train --amp` takes, on synthetic resident images, warm before anything is recorded. On a CPU
+the table is of operators, and there are no gaps. --trace writes what chrome://tracing and Perfetto open.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nvtx
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from ali_fast import decide, presets
+from ali_fast.errors import InputError
+from profiles import clock, report
+from profiles.bench_step import Row, rows, start
+
+SHOWN = 25  # kernels, and gaps
+
+
+class Span(NamedTuple):
+    """One thing that the device did, in microseconds."""
+
+    name: str
+    start: float
+    end: float
+
+
+def gpu_spans(events: Sequence[Any]) -> list[Span]:
+    """Kernels, copies and memory sets, by start."""
+    on_gpu = (e for e in events if e.device_type == torch.autograd.DeviceType.CUDA)
+    return sorted((Span(e.name, e.time_range.start, e.time_range.end) for e in on_gpu), key=lambda s: s.start)
+
+
+class Gaps(NamedTuple):
+    """Busy and idle time between the first span and the last, in microseconds; the idle time by what it lay between."""
+
+    busy: float
+    wall: float
+    between: Counter[tuple[str, str]]
+
+
+def gaps(spans: Sequence[Span]) -> Gaps:
+    """Of spans sorted by start; they may overlap."""
+    between: Counter[tuple[str, str]] = Counter()
+    last = spans[0]
+    idle = 0.0
+    for span in spans[1:]:
+        if span.start > last.end:
+            idle += span.start - last.end
+            between[last.name, span.name] += span.start - last.end
+        if span.end > last.end:
+            last = span
+    wall = last.end - spans[0].start
+    return Gaps(wall - idle, wall, between)
+
+
+def by_name(spans: Sequence[Span]) -> list[tuple[str, int, float]]:
+    """(name, how often, microseconds in all), the longest first."""
+    totals: dict[str, list[float]] = defaultdict(list)
+    for span in spans:
+        totals[span.name].append(span.end - span.start)
+    return sorted(((name, len(t), sum(t)) for name, t in totals.items()), key=lambda row: -row[2])
+
+
+def record(call: Callable[[], None], steps: int, device: torch.device) -> profile:
+    """torch's profiler over `steps` calls."""
+    activities = [ProfilerActivity.CUDA] if device.type == "cuda" else [ProfilerActivity.CPU]
+    with profile(activities=activities) as recorded:
+        for _ in range(steps):
+            call()
+        clock.synchronize(device)
+    return recorded
+
+
+def under_nsys(call: Callable[[], None], steps: int, device: torch.device) -> None:
+    """The calls that nsys records: `--capture-range=cudaProfilerApi`."""
+    torch.cuda.profiler.start()
+    for _ in range(steps):
+        with nvtx.annotate("step"):
+            call()
+    clock.synchronize(device)
+    torch.cuda.profiler.stop()
+
+
+def print_gpu(spans: list[Span], steps: int) -> dict[str, Any]:
+    found = gaps(spans)
+    print(
+        f"{len(spans) / steps:.0f} kernels and copies a step; busy {found.busy / steps:.1f} us of "
+        f"{found.wall / steps:.1f} us a step: {found.busy / found.wall:.1%}"
+    )
+    table = by_name(spans)
+    print("\n| kernel | a step | us a step | of busy |\n| --- | ---: | ---: | ---: |")
+    for name, count, total in table[:SHOWN]:
+        print(f"| {name[:90]} | {count / steps:.1f} | {total / steps:.1f} | {total / found.busy:.1%} |")
+    print("\n| idle between | us a step |\n| --- | ---: |")
+    for (before, after), idle in found.between.most_common(SHOWN):
+        print(f"| {before[:60]} -> {after[:60]} | {idle / steps:.2f} |")
+    return {
+        "busy_us": found.busy / steps,
+        "wall_us": found.wall / steps,
+        "kernels": len(spans) / steps,
+        "rows": [{"name": name, "count": count / steps, "us": total / steps} for name, count, total in table],
+    }
+
+
+def print_cpu(recorded: profile, steps: int) -> dict[str, Any]:
+    averages = sorted(recorded.key_averages(), key=lambda e: -e.self_cpu_time_total)
+    total = sum(e.self_cpu_time_total for e in averages)
+    print("| operator | a step | ms a step | share |\n| --- | ---: | ---: | ---: |")
+    for e in averages[:SHOWN]:
+        ms = e.self_cpu_time_total / steps / 1e3
+        print(f"| {e.key[:90]} | {e.count / steps:.1f} | {ms:.2f} | {e.self_cpu_time_total / total:.1%} |")
+    table = [{"name": e.key, "count": e.count / steps, "us": e.self_cpu_time_total / steps} for e in averages]
+    return {"wall_us": total / steps, "rows": table}
+
+
+def as_train(dataset: str, preset: str | None, device: torch.device) -> tuple[Row, presets.Preset]:
+    chosen = presets.resolve(dataset, preset)
+    *_, last = rows(chosen, chosen.batch_size, device, amp=device.type == "cuda")
+    return last, chosen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m profiles.trace", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--preset", help="default: the data set's own")
+    parser.add_argument("--steps", type=int, default=20, help="recorded (default 20)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--nsys", action="store_true", help="run the steps between cudaProfilerStart and Stop, only")
+    parser.add_argument("--json", type=Path, metavar="PATH")
+    parser.add_argument("--trace", type=Path, metavar="PATH", help="write the timeline, .json or .json.gz")
+    args = parser.parse_args()
+    try:
+        device = decide.device("cuda" if args.nsys else args.device).device
+        row, preset = as_train(args.dataset, args.preset, device)
+    except InputError as error:
+        parser.error(str(error))
+    head = report.header(device)
+    report.print_header(head)
+    print(f"{preset.name}, batch {preset.batch_size}: {row.name}")
+    call = start(row, preset, preset.batch_size, device).call
+    if args.nsys:
+        under_nsys(call, args.steps, device)
+        return
+    recorded = record(call, args.steps, device)
+    if device.type == "cuda":
+        numbers = print_gpu(gpu_spans(recorded.events()), args.steps)
+    else:
+        numbers = print_cpu(recorded, args.steps)
+    if args.json:
+        report.write_json(args.json, head, numbers.pop("rows"), preset=preset.name, **numbers)
+    if args.trace:
+        recorded.export_chrome_trace(str(args.trace))
+
+
+if __name__ == "__main__":
+    main()

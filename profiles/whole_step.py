@@ -1,0 +1,159 @@
+"""The compiled part of the real step, lowered for a GPU that need not be there, and its kernels counted by kind."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch._inductor import config as inductor
+from torch._inductor.graph import GraphLowering
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ali_fast import capture, kernels
+from ali_fast.model import ALI
+from ali_fast.presets import Preset
+from ali_fast.step import Step
+
+GPU = torch.device("cuda", 0)
+PRODUCTS = ("convolution", "GEMM")
+"""Kinds that are arithmetic: everything else is what the target counts."""
+
+
+def counts(preset: Preset, spec: str, options: Mapping[str, Any]) -> dict[str, int]:
+    """GPU kernels of one step by kind, for `--kernels` spec in bf16 and a set of Inductor's options.
+
+    "convolution" counts a backward, data and weights together, as one; "eager" is what the host launches beside the
+    compiled part; "Adam" are its multi-tensor operations, of which each may be several launches.
+    """
+    step = Step(
+        ALI(preset.architecture, kernels.resolve(spec, "sm_90")),
+        learning_rate=1e-4,
+        dtype=torch.bfloat16,
+        compile=False,
+    )
+    outside = {"eager": _operations(lambda: step.noise(1)), "Adam": _operations(_adam(step))}
+    return dict(by_kind(lower(step, preset.batch_size, options))) | outside
+
+
+def others(kinds: Mapping[str, int]) -> int:
+    """Kernels that are neither convolutions nor GEMMs, Adam apart."""
+    return sum(count for kind, count in kinds.items() if kind not in (*PRODUCTS, "Adam"))
+
+
+def lower(step: Step, batch_size: int, options: Mapping[str, Any]) -> str:
+    """The code that torch.compile would load for `step.turn`: every kernel's source, and `call`, which launches them.
+
+    The step's tensors are replaced by fake ones on the GPU: it cannot be used afterwards.
+    """
+    a = step.model.architecture
+    torch._C._set_only_lift_cpu_tensors(True)
+    torch._dynamo.reset()
+    settings = {"fx_graph_cache": False, "compile_threads": 1, "shape_padding": False}  # padding is decided by timing
+    with (
+        FakeTensorMode(allow_non_fake_inputs=True),
+        mock.patch.object(capture, "CUDA_OPTIONS", options),
+        inductor.patch(settings),
+        mock.patch.object(GraphLowering, "save_output_code", staticmethod(_stop)),
+    ):
+        _to_fake(step)
+        shape = (batch_size, a.image_size, a.image_size, a.image_channels)
+        images = torch.empty(shape, dtype=torch.uint8, device=GPU)
+        try:
+            capture.compiled(step._turn, GPU)(images, *step.noise(batch_size), None)
+        except _Lowered as lowered:
+            return lowered.code
+    raise AssertionError("Inductor wrote no code")
+
+
+class _Lowered(BaseException):
+    """Not an Exception: those torch.compile would wrap."""
+
+    def __init__(self, code: str):
+        self.code = code
+
+
+def _stop(code: str) -> None:
+    raise _Lowered(code)
+
+
+def _to_fake(step: Step) -> None:
+    fakes: dict[int, Tensor] = {}
+
+    def fake(t: Tensor) -> Tensor:
+        if id(t) not in fakes:
+            empty = torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=GPU)
+            fakes[id(t)] = nn.Parameter(empty) if isinstance(t, nn.Parameter) else empty
+            fakes[id(fakes[id(t)])] = fakes[id(t)]  # modules share tensors
+        return fakes[id(t)]
+
+    for module in (*step.model.modules(), *step.working.modules()):
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                tensors[name] = None if tensor is None else fake(tensor)  # type: ignore[assignment]
+    for name, value in vars(step).items():
+        if isinstance(value, Tensor):
+            setattr(step, name, fake(value))
+    step.running = step.model.running_statistics()
+    step.device = GPU
+
+
+# A launch in `call`: name.run(..) of a Triton kernel, or a call of ATen.
+LAUNCH = re.compile(r"(\w+)\.run\(|(?:extern_kernels|torch\.ops\.\w+|aten|prims)\.(\w+)[\w.]*\(|\.(zero_|fill_)\(")
+TRITON_KINDS = {"poi": "pointwise", "red": "reduction", "per": "reduction", "unk": "cooperative", "for": "foreach"}
+
+
+def by_kind(code: str) -> Counter[str]:
+    """Launches of Inductor's output: convolution, GEMM, Inductor's own Triton kernels, ours, ATen's, memory sets."""
+    assert "cpp_fused" not in code, "a part of the step was lowered for the CPU"
+    kinds: Counter[str] = Counter()
+    for line in code[code.index("def call(") :].splitlines():
+        launch = LAUNCH.search(line.split("#")[0])
+        if not launch or line.lstrip().startswith("assert"):
+            continue
+        triton, aten, memory = launch.groups()
+        if memory:
+            kinds["memory set"] += 1
+        elif aten:
+            kinds[_aten_kind(aten)] += 1
+        elif triton.startswith("triton_"):
+            kinds[TRITON_KINDS.get(triton.split("_")[1], "other Triton")] += 1
+        else:
+            kinds["custom Triton"] += 1
+    return kinds
+
+
+def _aten_kind(name: str) -> str:
+    if "convolution" in name:
+        return "convolution"
+    return "GEMM" if name in ("mm", "addmm", "bmm", "baddbmm") else "ATen"
+
+
+class _Operations(TorchDispatchMode):
+    """Counts ATen's operations that compute something."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if not function.is_view and not function.__name__.startswith(("empty", "detach")):
+            self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def _operations(call: Callable[[], Any]) -> int:
+    with _Operations() as operations:
+        call()
+    return operations.count
+
+
+def _adam(step: Step) -> Callable[[], None]:
+    """A step of both Adams, after one that has made their states."""
+    players = step.working.generator_parameters(), step.working.discriminator_parameters()
+    gradients = [[torch.zeros_like(parameter) for parameter in parameters] for parameters in players]
+    step.adams.step(*gradients)
+    return lambda: step.adams.step(*gradients)
