@@ -88,7 +88,7 @@ PRESETS: tuple[Preset, ...] = (
         dataset="digits",
         architecture=arch.DIGITS,
         batch_size=100,
-        epochs=500,
+        epochs=250,
         learning_rate=2e-4,
     ),
 )
