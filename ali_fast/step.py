@@ -138,3 +138,5 @@ class Step:
         self.steps, self.summed = state["steps"], state["summed"]
         self.sums.copy_(state["sums"])
         self.counter.fill_(self.steps)
+        if isinstance(self.run, Graphed):  # loading moved tensors whose addresses it holds
+            self.run = Graphed(self._run)

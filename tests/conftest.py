@@ -1,13 +1,26 @@
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # `pytest -n 2`: one core each, and so do the processes that tests start
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
+
+ONE_PROCESS = {"aot", "interpreter"}  # folders whose tests share what one process made
 
 
 def pytest_collection_modifyitems(items):
-    """Tests that need a GPU are skipped where there is none; `pytest -m gpu` runs only them."""
+    """Tests that need a GPU are skipped where there is none; `pytest -m gpu` runs only them.
+
+    With `pytest -n 2` a file's tests stay together: they share fixtures and compiled functions.
+    """
+    for item in items:
+        folder = item.path.parent
+        item.add_marker(pytest.mark.xdist_group(str(folder if folder.name in ONE_PROCESS else item.path)))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
