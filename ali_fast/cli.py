@@ -38,7 +38,7 @@ USERS_ERRNO = frozenset(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; returns the exit code."""
-    signal.signal(signal.SIGTERM, _terminated)
+    before = signal.signal(signal.SIGTERM, _terminated)
     try:
         parse(arguments).run()
     except InputError as error:
@@ -56,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail("stopped by SIGINT", 130)
     except Interrupted as error:
         return _fail(str(error), error.exit_code)
+    finally:  # our caller's children are to die of it again
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 

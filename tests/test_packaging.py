@@ -1,5 +1,6 @@
 """pyproject.toml's loose bounds and constraints.txt's exact pins say the same."""
 
+import sys
 import tomllib
 from importlib.metadata import distributions
 from pathlib import Path
@@ -38,7 +39,8 @@ def test_every_requirement_is_pinned_inside_its_bounds():
 
 def test_everything_installed_is_pinned():
     """What make setup installed, and nothing by chance: a new dependency needs its line."""
-    installed = {canonicalize_name(found.metadata["Name"]) for found in distributions()}
+    site = [path for path in sys.path if Path(path).name == "site-packages"]  # not what setuptools brings inside
+    installed = {canonicalize_name(found.metadata["Name"]) for found in distributions(path=site)}
     unpinned = {
         name
         for name in installed - set(pins()) - BUILT_HERE - BROUGHT

@@ -1,5 +1,6 @@
 import errno
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -73,6 +74,13 @@ def test_how_a_command_ends(error, code, message, capsys, monkeypatch):
     monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
     assert cli.main(["doctor"]) == code
     assert capsys.readouterr().err == message
+
+
+def test_sigterm_means_to_the_caller_what_it_meant_before(monkeypatch):
+    monkeypatch.setattr(commands.Doctor, "run", lambda self: None)
+    before = signal.getsignal(signal.SIGTERM)
+    assert cli.main(["doctor"]) == 0
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_our_own_mistakes_keep_their_traceback(monkeypatch):

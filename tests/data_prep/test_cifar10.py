@@ -1,6 +1,7 @@
 import hashlib
 import multiprocessing
 import pickle
+from concurrent.futures import ProcessPoolExecutor
 
 import fuzzing
 import numpy as np
@@ -65,8 +66,9 @@ def test_reading_in_other_processes(files, tmp_path):
     split = cifar10.open_source(source, tmp_path / "downloads")["test"]
     copy = pickle.loads(pickle.dumps(split))
     np.testing.assert_array_equal(copy.read(3).image, split.read(3).image)
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        for sample, index in zip(pool.map(split.read, range(RECORDS)), range(RECORDS), strict=True):
+    with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
+        samples = pool.map(split.read, range(RECORDS), timeout=60)
+        for sample, index in zip(samples, range(RECORDS), strict=True):
             np.testing.assert_array_equal(sample.image, split.read(index).image)
 
 

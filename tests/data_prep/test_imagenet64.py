@@ -2,6 +2,7 @@ import io
 import multiprocessing
 import os
 import pickle
+from concurrent.futures import ProcessPoolExecutor
 
 import fuzzing
 import numpy as np
@@ -89,8 +90,8 @@ def test_every_image_and_label(made, scaled_down, monkeypatch, tmp_path, layout)
         assert (split.count, split.image_shape) == (len(expected[name]), (64, 64, 3))
         assert split.classes == tuple(sorted(train))
         copy = pickle.loads(pickle.dumps(split))
-        with multiprocessing.get_context("fork").Pool(2) as pool:
-            samples = pool.map(copy.read, range(split.count))
+        with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
+            samples = list(pool.map(copy.read, range(split.count), timeout=60))
         for sample, (data, label) in zip(samples, expected[name], strict=True):
             difference = np.abs(sample.image - reference(data))
             assert difference.mean() < 1
@@ -207,7 +208,7 @@ def test_fuzz_nested_tars(made, scaled_down, monkeypatch, memory_path):
         imagenet64.TAR_BYTES[path.name] = len(data)
         _, images, labels = imagenet64._train(memory_path)
         for index in range(len(labels)):
-            imagenet64._Reader(images, labels)(index)
+            imagenet64.Reader(images, labels)(index)
 
     def inputs():
         for number, head in enumerate(fuzzing.mutations([original[at : at + 2000] for at in [0, *starts]], 600, 14)):

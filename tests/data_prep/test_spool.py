@@ -4,6 +4,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
@@ -29,17 +30,18 @@ def test_a_copy_in_another_process_reads_and_does_not_delete(tmp_path):
     assert copy.read(3, 2) == b"34"
     del copy
     for method in ("fork", "spawn"):
-        with multiprocessing.get_context(method).Pool(1) as pool:
-            assert pool.apply(spool.read, (1, 3)) == b"123"
+        with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:
+            assert pool.submit(spool.read, 1, 3).result(120) == b"123"
     assert spool.read(0, 1) == b"0"
 
 
 def test_deleted_with_its_owner_not_with_a_forked_child(tmp_path):
     spool = Spool(tmp_path)
-    if os.fork() == 0:
+    child = os.fork()
+    if child == 0:
         del spool
         os._exit(0)
-    os.wait()
+    os.waitpid(child, 0)
     assert spool.path.exists()
     path = spool.path
     del spool
