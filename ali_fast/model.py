@@ -1,4 +1,4 @@
-"""The three networks of ALI and the whole."""
+"""The three networks of ALI and the whole; the other objectives' models are made of the same parts."""
 
 from __future__ import annotations
 
@@ -12,21 +12,31 @@ from torch import Tensor, nn
 from ali_fast.arch import Architecture
 from ali_fast.kernels import Kernels
 from ali_fast.layers import Convolution, Normalized, Pixels, Stack, Statistics
+from ali_fast.players import PLAYERS, Objective
 from csrc_triton.bias_act import bias_act
 
 
 class JointDiscriminator(nn.Module):
-    """D(x, z): logits of pairs, positive for (x, z_hat). D(x) and D(z) are joined by channels into D(x, z)."""
+    """D(x, z): logits of pairs, positive for (x, z_hat). D(x) and D(z) are joined by channels into D(x, z).
 
-    def __init__(self, architecture: Architecture, kernels: Kernels, slots: Iterator[int]):
+    A GAN's (`pairs` False) judges images alone: D(x, z)'s layers take D(x)'s channels, and there is no D(z).
+    """
+
+    def __init__(self, architecture: Architecture, kernels: Kernels, slots: Iterator[int], pairs: bool = True):
         super().__init__()
         a = architecture
         joint = a.discriminator_xz[0].dropout
         self.input_dropout, self.input_slot = a.discriminator_x[0].dropout, next(slots)
         self.kernels = kernels
         self.x = Stack(a.discriminator_x, a.image_channels, a.image_size, a, kernels, slots, joint)
-        self.z = Stack(a.discriminator_z, a.z_dim, 1, a, kernels, slots, joint)
-        self.xz = Stack(a.discriminator_xz, a.joint_channels, 1, a, kernels, slots)
+        if pairs:
+            self.z = Stack(a.discriminator_z, a.z_dim, 1, a, kernels, slots, joint)
+        channels = a.joint_channels if pairs else a.discriminator_x[-1].channels
+        self.xz = Stack(a.discriminator_xz, channels, 1, a, kernels, slots)
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """All but D(x)'s: of what treats pairs independently in every architecture."""
+        return [p for name, p in self.named_parameters() if not name.startswith("x.")]
 
     def features(self, x: Tensor, seeds: Tensor | None, statistics: Statistics | None) -> Tensor:
         """D(x): x [N, C, H, W] -> [N, c, 1, 1], ready (dropped) for `head`."""
@@ -35,9 +45,13 @@ class JointDiscriminator(nn.Module):
             x = bias_act(x, dropout=dropout, seeds=seeds, slot=self.input_slot, backend=self.kernels.bias_act)
         return self.x(x, seeds, statistics)
 
-    def head(self, h: Tensor, z: Tensor, seeds: Tensor | None) -> Tensor:
-        """D(z) and D(x, z): h of `features` and z [N, L, 1, 1], its input dropout applied -> logits [N]."""
-        return self.xz(torch.cat([h, self.z(z, seeds)], dim=1), seeds).flatten()
+    def head(self, h: Tensor, z: Tensor | None, seeds: Tensor | None) -> Tensor:
+        """D(z) and D(x, z): h of `features` and z [N, L, 1, 1], its input dropout applied -> logits [N].
+
+        z is None where images alone are judged.
+        """
+        joint = h if z is None else torch.cat([h, self.z(z, seeds)], dim=1)
+        return self.xz(joint, seeds).flatten()
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         """Logits [N] in evaluation mode."""
@@ -49,19 +63,31 @@ class ALI(nn.Module):
     """Encoder, decoder and discriminator.
 
     `encoder`: x [N, C, H, W] in [0, 1] -> [N, 2 L, 1, 1], mu then log_sigma. `decoder`: z [N, L, 1, 1] -> x_tilde.
-    `sites` random sites read their seed by slot; slot 0 is the reparametrization's.
+    `sites` random sites read their seed by slot; slot 0 is the reparametrization's. Another `objective` than ALI has
+    those of the networks that it plays with, and what is frozen neither trains nor goes to training mode.
     """
 
-    def __init__(self, architecture: Architecture, kernels: Kernels):
+    def __init__(self, architecture: Architecture, kernels: Kernels, objective: Objective = "ali"):
         super().__init__()
         a, slots = architecture, itertools.count()
         self.architecture, self.kernels = a, kernels
+        self.objective, self.players = objective, PLAYERS[objective]
         self.noise_slot = next(slots)
         self.z_dropout = a.discriminator_z[0].dropout
-        self.encoder = Stack(a.encoder, a.image_channels, a.image_size, a, kernels, slots)
+        if self.players.encoder:
+            self.encoder = Stack(a.encoder, a.image_channels, a.image_size, a, kernels, slots)
         self.decoder = Stack(a.decoder, a.z_dim, 1, a, kernels, slots)
-        self.discriminator = JointDiscriminator(a, kernels, slots)
+        if self.players.frozen_decoder:
+            self.decoder.requires_grad_(False).eval()
+        if self.players.judged:
+            self.discriminator = JointDiscriminator(a, kernels, slots, self.players.judged == "pairs")
         self.sites = next(slots)
+
+    def train(self, mode: bool = True) -> ALI:
+        super().train(mode)
+        if self.players.frozen_decoder:
+            self.decoder.eval()
+        return self
 
     def initialize(self, generator: torch.Generator, log_odds: Tensor | None = None) -> None:
         """Weights ~ N(0, init_std^2) by a CPU generator; the output bias from `log_odds` [C, size, size]."""
@@ -80,15 +106,17 @@ class ALI(nn.Module):
         return mu, log_sigma
 
     def generator_parameters(self) -> list[nn.Parameter]:
-        """E's and G's: the players of L_g."""
-        return [*self.encoder.parameters(), *self.decoder.parameters()]
+        """E's and G's, as far as they train: the players of L_g, or of an objective without D."""
+        theta = [p for name, p in self.named_parameters() if not name.startswith("discriminator.")]
+        return [p for p in theta if p.requires_grad]
 
     def discriminator_parameters(self) -> list[nn.Parameter]:
-        return list(self.discriminator.parameters())
+        return list(self.discriminator.parameters()) if self.players.judged else []
 
     def running_statistics(self) -> tuple[list[Tensor], list[Tensor]]:
         """Running means and variances, in the order in which a training pass appends its own: E, G, D(x)."""
-        norms = [module for module in self.modules() if isinstance(module, Normalized)]
+        trained = [net for net in self.children() if net is not self.decoder or not self.players.frozen_decoder]
+        norms = [module for net in trained for module in net.modules() if isinstance(module, Normalized)]
         return [norm.running_mean for norm in norms], [norm.running_var for norm in norms]
 
     def working_copy(self, dtype: torch.dtype) -> ALI:

@@ -1,18 +1,22 @@
-"""The game as a pure function of networks, batch and noise: losses, and both players' gradients at one point.
+"""The games as pure functions of networks, batch and noise: losses, and every player's gradients at one point.
 
-The paper's Algorithm 1 (section 2.5): one minibatch of M images x and M priors z; one forward of E, G and D, where
-D sees the 2 M pairs as one batch; L_d and the non-saturating L_g from the same logits; the gradient of each at the
-same parameters.
+ALI is the paper's Algorithm 1 (section 2.5): one minibatch of M images x and M priors z; one forward of E, G and D,
+where D sees the 2 M pairs as one batch; L_d and the non-saturating L_g from the same logits; the gradient of each at
+the same parameters. Beside it the four objectives that section 4.5 compares it with.
 
 Both gradients run back through D. Where D's output for a pair depends on that pair alone, dL_g/dl is a factor per
 pair times dL_d/dl, so one backward serves both players (the idea: Shen et al., Training Generative Adversarial
 Networks in One Stage, CVPR 2021). Batch norm mixes pairs, but only in D(x): there the head still takes one
 backward, and D(x) two vector-Jacobian products, the second without weight gradients.
+
+All games are called alike: x [M, C, H, W] in [0, 1]; z [M, L, 1, 1] ~ N(0, I); seeds: int64 [model.sites], for eps and
+the dropout masks; route: how both gradients are taken, where there is a D; scale: f32 [], multiplies every gradient
+(fp16).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -21,19 +25,29 @@ from torch import Tensor
 from ali_fast.arch import Architecture
 from ali_fast.layers import Statistics
 from ali_fast.model import ALI
+from ali_fast.players import Objective
 from csrc_triton.adversarial_loss import adversarial_loss
 from csrc_triton.reparametrize import reparametrize
 
 Route = Literal["one", "split", "two"]
+_ADVERSARIAL = ("loss_d", "loss_g", "score_data", "score_sample")
+METRICS: dict[Objective, tuple[str, ...]] = {
+    "ali": (*_ADVERSARIAL, "sigma"),
+    "gan": _ADVERSARIAL,
+    "inverse": ("loss", "sigma"),
+    "post-hoc": (*_ADVERSARIAL, "sigma"),
+    "vae": ("loss", "reconstruction", "kl", "sigma"),
+}
+"""What each game tells of itself: its losses, then the mean sigma of q(z|x) where there is one."""
 
 
 class Outcome(NamedTuple):
     """Of one game. Gradients are in the order of the model's parameter lists, times `scale` if one was given."""
 
     losses: Tensor
-    """f32 [4]: L_d, L_g, mean D(x, z_hat), mean D(x_tilde, z)."""
-    sigma: Tensor
-    """f32 []: mean sigma of q(z|x)."""
+    """f32 [n], by the names of METRICS; of ALI [4]: L_d, L_g, mean D(x, z_hat), mean D(x_tilde, z)."""
+    sigma: Tensor | None
+    """f32 []: mean sigma of q(z|x); None without an encoder."""
     generator: list[Tensor]
     discriminator: list[Tensor]
     statistics: Statistics
@@ -46,6 +60,122 @@ def cheapest_route(architecture: Architecture, dtype: torch.dtype) -> Route:
     return "one" if architecture.pairs_independent else "split"
 
 
+def ali(model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale: Tensor | None = None) -> Outcome:
+    statistics: Statistics = []
+    codes, z_joint = _encode(model, x, z, seeds, statistics, dropout=model.z_dropout)
+    x_tilde = model.decoder(z, seeds, statistics)
+    stats, to_d, (to_x, to_z) = _judge(model, x, x_tilde, z_joint, [x_tilde, z_joint], seeds, statistics, route, scale)
+    to_g = _gradients([z_joint, x_tilde], model.generator_parameters(), [to_z, to_x])
+    return Outcome(stats, _mean_sigma(codes), to_g, to_d, statistics)
+
+
+def gan(model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale: Tensor | None = None) -> Outcome:
+    """ALI without codes: D sees images alone. L_g counts the data too, as ALI's, which no parameter of G feels."""
+    statistics: Statistics = []
+    x_tilde = model.decoder(z, seeds, statistics)
+    stats, to_d, (to_x,) = _judge(model, x, x_tilde, None, [x_tilde], seeds, statistics, route, scale)
+    to_g = _gradients([x_tilde], model.generator_parameters(), [to_x])
+    return Outcome(stats, None, to_g, to_d, statistics)
+
+
+def post_hoc(model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale: Tensor | None = None) -> Outcome:
+    """ALI with a frozen decoder: E and a joint D play."""
+    statistics: Statistics = []
+    codes, z_joint = _encode(model, x, z, seeds, statistics, dropout=model.z_dropout)
+    with torch.no_grad():
+        x_tilde = model.decoder(z)
+    stats, to_d, (to_z,) = _judge(model, x, x_tilde, z_joint, [z_joint], seeds, statistics, route, scale)
+    to_g = _gradients([z_joint], model.generator_parameters(), [to_z])
+    return Outcome(stats, _mean_sigma(codes), to_g, to_d, statistics)
+
+
+def inverse(model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale: Tensor | None = None) -> Outcome:
+    """The learned inverse mapping of a frozen decoder, E |z - z_hat|^2 with z_hat ~ q(z | G(z)). No image is used."""
+    statistics: Statistics = []
+    with torch.no_grad():
+        x_tilde = model.decoder(z)
+    codes, z_joint = _encode(model, x_tilde, z, seeds, statistics)
+    loss = (_single(z) - _single(z_joint[: len(z)])).square().flatten(1).sum(dim=1).mean()
+    to_g = _gradients([loss], model.generator_parameters(), _seed(loss, scale))
+    return Outcome(loss.detach()[None], _mean_sigma(codes), to_g, [], statistics)
+
+
+def vae(model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale: Tensor | None = None) -> Outcome:
+    """The negative evidence bound, nats an image: see `negative_bound`."""
+    statistics: Statistics = []
+    codes, z_joint = _encode(model, x, z, seeds, statistics)
+    x_hat = model.decoder(z_joint[: len(x)], seeds, statistics)
+    mu, log_sigma = _single(codes.flatten(1)).chunk(2, dim=1)
+    losses = negative_bound(_single(x.flatten(1)), _single(x_hat.flatten(1)), mu, log_sigma)
+    to_g = _gradients([losses[0]], model.generator_parameters(), _seed(losses[0], scale))
+    return Outcome(losses.detach(), _mean_sigma(codes), to_g, [], statistics)
+
+
+Game = Callable[[ALI, Tensor, Tensor, Tensor, Route, Tensor | None], Outcome]
+GAMES: dict[Objective, Game] = {"ali": ali, "gan": gan, "inverse": inverse, "post-hoc": post_hoc, "vae": vae}
+
+
+def negative_bound(x: Tensor, x_hat: Tensor, mu: Tensor, log_sigma: Tensor) -> Tensor:
+    """[3, ...]: a VAE's loss and its two parts, -log p(x|z) and KL(q(z|x) || N(0, I)), nats a sample.
+
+    x, x_hat: [..., M, D]; mu, log_sigma: [..., M, L]. p(x|z) = N(G(z), s^2 I) with the s that is most likely for the
+    batch, s^2 = mean squared error (Rybkin et al., Simple and Effective VAE Training with Calibrated Decoders, ICML
+    2021): no scale to choose, none borrowed from the data.
+    """
+    error = (x - x_hat).square().mean(dim=(-2, -1))
+    reconstruction = x.shape[-1] / 2 * (torch.log(2 * torch.pi * error) + 1)
+    kl = ((2 * log_sigma).exp() + mu.square() - 1 - 2 * log_sigma).sum(dim=-1).mean(dim=-1) / 2
+    return torch.stack([reconstruction + kl, reconstruction, kl])
+
+
+def _encode(
+    model: ALI, x: Tensor, z: Tensor, seeds: Tensor, statistics: Statistics, dropout: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """mu and log_sigma [M, 2 L, 1, 1], and [z_hat; z] as D takes them."""
+    codes = model.encoder(x, seeds, statistics)
+    z_joint = reparametrize(
+        codes, z, dropout=dropout, seeds=seeds, slot=model.noise_slot, backend=model.kernels.reparametrize
+    )
+    return codes, z_joint
+
+
+def _judge(
+    model: ALI,
+    x: Tensor,
+    x_tilde: Tensor,
+    z_joint: Tensor | None,
+    made: Sequence[Tensor],
+    seeds: Tensor,
+    statistics: Statistics,
+    route: Route,
+    scale: Tensor | None,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """D on the joint batch: losses and scores [4], D's gradients, and L_g's at what the other player `made`.
+
+    made: x_tilde, z_joint, or both in this order.
+    """
+    d, m = model.discriminator, len(x)
+    h = d.features(torch.cat([x, x_tilde]), seeds, statistics)
+    logits = d.head(h, z_joint, seeds)
+    loss = adversarial_loss(logits.detach(), scale=scale, backend=model.kernels.adversarial_loss)
+    factors = [loss.factor[m:] if tensor is x_tilde else loss.factor for tensor in made]
+
+    theta_d = model.discriminator_parameters()
+    if route == "two":
+        to_d = _gradients([logits], theta_d, [loss.seed_d], retain_graph=True)
+        return loss.stats, to_d, _gradients([logits], made, [loss.seed_g])
+    if route == "one":
+        gradients = _gradients([logits], [*theta_d, *made], [loss.seed_d])
+        to_d, to_made = gradients[: len(theta_d)], gradients[len(theta_d) :]
+        return loss.stats, to_d, [_times(g, factor) for g, factor in zip(to_made, factors, strict=True)]
+    head, codes = d.head_parameters(), [tensor for tensor in made if tensor is z_joint]
+    to_h, *gradients = _gradients([logits], [h, *head, *codes], [loss.seed_d])
+    images = [tensor for tensor in made if tensor is x_tilde]
+    to_d = _gradients([h], list(d.x.parameters()), [to_h], retain_graph=bool(images)) + gradients[: len(head)]
+    to_made = _gradients([h], images, [_times(to_h, loss.factor)]) if images else []
+    return loss.stats, to_d, to_made + [_times(g, loss.factor) for g in gradients[len(head) :]]
+
+
 def _gradients(outputs: Sequence[Tensor], inputs: Sequence[Tensor], seeds: Sequence[Tensor], **kw) -> list[Tensor]:
     return list(torch.autograd.grad(outputs, inputs, seeds, **kw))
 
@@ -55,41 +185,14 @@ def _times(gradient: Tensor, factor: Tensor) -> Tensor:
     return (gradient.to(factor.dtype) * factor[:, None, None, None]).to(gradient.dtype)
 
 
-def ali(model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale: Tensor | None = None) -> Outcome:
-    """Play one game on x [M, C, H, W] in [0, 1] and z [M, L, 1, 1] ~ N(0, I).
+def _single(tensor: Tensor) -> Tensor:
+    """In float32, or float64 if it is that."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
-    seeds: int64 [model.sites], for eps and the dropout masks. scale: f32 [], multiplies every gradient (fp16).
-    """
-    statistics: Statistics = []
-    d, m = model.discriminator, len(x)
-    codes = model.encoder(x, seeds, statistics)
-    z_joint = reparametrize(
-        codes,
-        z,
-        dropout=model.z_dropout,
-        seeds=seeds,
-        slot=model.noise_slot,
-        backend=model.kernels.reparametrize,
-    )
-    x_tilde = model.decoder(z, seeds, statistics)
-    h = d.features(torch.cat([x, x_tilde]), seeds, statistics)
-    logits = d.head(h, z_joint, seeds)
-    loss = adversarial_loss(logits.detach(), scale=scale, backend=model.kernels.adversarial_loss)
 
-    theta_d = model.discriminator_parameters()
-    if route == "one":
-        *to_d, to_x, to_z = _gradients([logits], [*theta_d, x_tilde, z_joint], [loss.seed_d])
-        to_x, to_z = _times(to_x, loss.factor[m:]), _times(to_z, loss.factor)
-    elif route == "split":
-        theta_x, theta_head = list(d.x.parameters()), [*d.z.parameters(), *d.xz.parameters()]
-        *to_head, to_h, to_z = _gradients([logits], [*theta_head, h, z_joint], [loss.seed_d])
-        to_d = _gradients([h], theta_x, [to_h], retain_graph=True) + to_head
-        (to_x,) = _gradients([h], [x_tilde], [_times(to_h, loss.factor)])
-        to_z = _times(to_z, loss.factor)
-    else:
-        to_d = _gradients([logits], theta_d, [loss.seed_d], retain_graph=True)
-        to_x, to_z = _gradients([logits], [x_tilde, z_joint], [loss.seed_g])
-    to_g = _gradients([z_joint, x_tilde], model.generator_parameters(), [to_z, to_x])
+def _seed(loss: Tensor, scale: Tensor | None) -> list[Tensor]:
+    return [torch.ones_like(loss) if scale is None else scale.to(loss.dtype)]
 
-    sigma = codes.detach()[:, codes.shape[1] // 2 :].float().exp().mean()
-    return Outcome(loss.stats, sigma, to_g, to_d, statistics)
+
+def _mean_sigma(codes: Tensor) -> Tensor:
+    return codes.detach()[:, codes.shape[1] // 2 :].float().exp().mean()

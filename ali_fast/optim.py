@@ -1,4 +1,4 @@
-"""Two Adams that move together, and what mixed precision puts around them. Nothing here waits for the device."""
+"""The players' Adams, which move together, and what mixed precision puts around them. Nothing waits for the device."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from ali_fast.model import ALI
 
 class Adams:
     """Adam for E and G, Adam for D (paper: lr 1e-4, betas 0.5 and 0.999), stepped from gradients at one point.
+
+    A model without D has one Adam; a frozen network has none.
 
     `working` is the model the gradients were taken in; where it is a low-precision copy, its weights are renewed
     from the float32 masters after the step. With `loss_scale`, gradients come multiplied by `self.scale`: a step
@@ -44,6 +46,7 @@ class Adams:
                 capturable=on_cuda,
             )
             for parameters in (model.generator_parameters(), model.discriminator_parameters())
+            if parameters
         ]
         for parameter in self.masters:
             parameter.grad = torch.zeros_like(parameter)
@@ -83,5 +86,3 @@ class Adams:
         if self.scale is not None:
             for name in ("scale", "growth", "skipped"):
                 getattr(self, name).copy_(state[name])
-        for master, copy in self.casts:
-            copy.data.copy_(master.data)

@@ -1,4 +1,4 @@
-"""One simultaneous update of both players."""
+"""One simultaneous update of all players of the model's objective."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from torch import Tensor
 
 from ali_fast.capture import Graphed, compiled
 from ali_fast.model import ALI
-from ali_fast.objective import Outcome, Route, ali, cheapest_route
+from ali_fast.objective import GAMES, METRICS, Outcome, Route, cheapest_route
 from ali_fast.optim import Adams
 from ali_fast.pixels import to_x
 
 BATCH_NORM_MOMENTUM = 0.05
-METRICS = ("loss_d", "loss_g", "score_data", "score_sample", "sigma")
 
 
 class Step:
-    """`step(batch)` plays one game and moves both players; between `read_metrics` the host waits for nothing.
+    """`step(batch)` plays one game and moves its players; between `read_metrics` the host waits for nothing.
 
     dtype: what the networks compute in, by default the model's own (bf16, fp16: AMP, with float32 masters).
     route: how both gradients are taken; by default the cheapest exact way. cuda_graph: capture the whole of it.
@@ -51,7 +50,8 @@ class Step:
         )
         self.running = model.running_statistics()
         self.steps = 0
-        self.sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self.device)
+        self.game, self.metrics = GAMES[model.objective], METRICS[model.objective]
+        self.sums = torch.zeros(len(self.metrics), dtype=torch.float64, device=self.device)
         self.summed = 0
         self.first_bad = torch.full((), -1, dtype=torch.int64, device=self.device)
         self.counter = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -85,7 +85,7 @@ class Step:
 
     def play(self, images: Tensor, z: Tensor, seeds: Tensor, scale: Tensor | None) -> Outcome:
         x = to_x(images, self.model.architecture.image_size, self.dtype)
-        return ali(self.working, x, z.to(self.dtype), seeds, self.route, scale)
+        return self.game(self.working, x, z.to(self.dtype), seeds, self.route, scale)
 
     @torch.no_grad()
     def note(self, outcome: Outcome) -> None:
@@ -94,18 +94,18 @@ class Step:
         running = [*self.running[0], *self.running[1]]
         batch = [new.to(old.dtype) for new, old in zip([*means, *variances], running, strict=True)]
         torch._foreach_lerp_(running, batch, BATCH_NORM_MOMENTUM)
-        values = torch.cat([outcome.losses, outcome.sigma[None]])
+        values = outcome.losses if outcome.sigma is None else torch.cat([outcome.losses, outcome.sigma[None]])
         self.sums += values
         bad = (self.first_bad < 0) & ~values.isfinite().all()
         self.first_bad.copy_(torch.where(bad, self.counter, self.first_bad))
         self.counter += 1
 
     def read_metrics(self) -> dict[str, float]:
-        """Means since the last reading, by the names of METRICS; waits for the device."""
+        """Means since the last reading, by the names of the objective's METRICS; waits for the device."""
         means = (self.sums / max(self.summed, 1)).tolist()
         self.sums.zero_()
         self.summed = 0
-        values = dict(zip(METRICS, means, strict=True))
+        values = dict(zip(self.metrics, means, strict=True))
         if self.adams.scale is not None:
             values["skipped_steps"] = float(self.adams.skipped)
         return values
@@ -131,6 +131,8 @@ class Step:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
+        for master, copy in zip(self.model.parameters(), self.working.parameters(), strict=True):
+            copy.data.copy_(master.data)
         self.adams.load_state_dict(state["adams"])
         torch.set_rng_state(state["generators"]["cpu"].cpu())
         if self.device.type == "cuda":

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ali_fast.objective import negative_bound
 from csrc_triton.adversarial_loss import AdversarialLoss, adversarial_loss
 
 Function = Callable[[Tensor], Tensor]
@@ -88,19 +89,12 @@ def vae(
     x: Tensor,
     eps: Tensor,
 ) -> Outcome:
-    """The negative evidence bound per sample, in nats; encode gives mu and log_sigma [..., M, L].
-
-    p(x|z) = N(G(z), s^2 I) with the s that is most likely for the batch, s^2 = mean squared error (Rybkin et al.,
-    Simple and Effective VAE Training with Calibrated Decoders, ICML 2021): no scale to choose, none borrowed
-    from the data. x is [..., M, D].
-    """
+    """The negative evidence bound (`ali_fast.objective.negative_bound`); encode gives mu and log_sigma [..., M, L],
+    x is [..., M, D]."""
     mu, log_sigma = encode(x)
     x_hat = decode(mu + log_sigma.exp() * eps)
-    error = (x - x_hat).square().mean(dim=(-2, -1))
-    reconstruction = x.shape[-1] / 2 * (torch.log(2 * torch.pi * error) + 1)
-    kl = ((2 * log_sigma).exp() + mu.square() - 1 - 2 * log_sigma).sum(dim=-1).mean(dim=-1) / 2
-    loss = reconstruction + kl
-    return Outcome(torch.stack([loss, reconstruction, kl], dim=-1).detach(), _gradients(loss.sum(), theta), [])
+    losses = negative_bound(x, x_hat, mu, log_sigma)
+    return Outcome(losses.movedim(0, -1).detach(), _gradients(losses[0].sum(), theta), [])
 
 
 def _play(

@@ -72,13 +72,20 @@ def draw_protocol(seed: int, index: int) -> Setting:
 
 
 def draw_search(seed: int, index: int) -> Setting:
-    """Trial `index` of the search for a recommended setting. Half the trials decay, half take instance noise."""
+    """Trial `index` of the search for a recommended setting.
+
+    The first two are what it has to beat: the code's setting, its "beta1 0.8" read either way. The others take larger
+    steps and always decay them, since players who move at once at a constant rate keep circling what they seek; every
+    other one starts with instance noise, under which data and samples overlap, so that no mode is out of sight.
+    """
+    if index < 2:
+        return Setting(beta1=(0.8, 0.2)[index])
     generator = random.Random(member_seed("search", seed, index))
     return Setting(
-        learning_rate=_log_uniform(generator, 5e-5, 2e-3),
-        beta1=generator.uniform(0.0, 0.8),
-        init_std=_log_uniform(generator, 0.01, 0.2),
-        discriminator_rate=_log_uniform(generator, 0.5, 4.0),
-        decay_from=generator.choice((1.0, generator.uniform(0.3, 0.9))),
-        instance_noise=generator.choice((0.0, _log_uniform(generator, 0.1, 2.0))),
+        learning_rate=_log_uniform(generator, 2e-4, 2e-3),
+        beta1=generator.uniform(0.0, 0.6),
+        init_std=_log_uniform(generator, 0.02, 0.15),
+        discriminator_rate=_log_uniform(generator, 1.0, 4.0),
+        decay_from=generator.uniform(0.3, 0.8),
+        instance_noise=_log_uniform(generator, 0.2, 2.0) if index % 2 else 0.0,
     )

@@ -1,4 +1,4 @@
-"""Both players' gradients against the paper's algorithm, written out plainly from the tables."""
+"""Every player's gradients, in float64, against each objective written out plainly from the tables."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ali_fast.objective import ali, cheapest_route
+from ali_fast.objective import GAMES, METRICS, ali, cheapest_route, negative_bound
 from csrc_triton.bias_act import bias_act
 from csrc_triton.reparametrize import reparametrize
 
@@ -21,14 +21,15 @@ def mask(shape, rate, seeds, slot):
     return bias_act(ones, dropout=rate, seeds=seeds, slot=slot, backend="eager")
 
 
-def forward(stack, table, slope, h, seeds, dropout_after=0.0):
-    """One table, row by row, with torch's own layers."""
+def forward(stack, table, slope, h, seeds, dropout_after=0.0, frozen=False):
+    """One table, row by row, with torch's own layers; a frozen one normalizes by its running statistics."""
     for i, row in enumerate(table):
         product, activation = stack.products[i], stack.activations[i]
         convolve = F.conv2d if row.operation == "conv" else F.conv_transpose2d
         h = convolve(h, product.weight, product.bias, row.stride)
         if row.norm:
-            h = F.batch_norm(h, None, None, activation.weight, activation.bias, True, 0.0, 1e-4)
+            running = (activation.running_mean, activation.running_var) if frozen else (None, None)
+            h = F.batch_norm(h, *running, activation.weight, activation.bias, not frozen, 0.0, 1e-4)
         elif row.bias != "none" and row.activation != "linear":
             h = h + (activation.bias if row.bias == "untied" else activation.bias[:, None, None])
         if row.activation == "maxout":
@@ -45,37 +46,93 @@ def forward(stack, table, slope, h, seeds, dropout_after=0.0):
     return h
 
 
-def reference(model, x, z, seeds):
-    """Algorithm 1 with two whole backwards from log-sigmoids. Returns losses and both gradients."""
-    a, d = model.architecture, model.discriminator
-    m = len(x)
+def encode(model, x, seeds):
+    """mu, log_sigma and a sample, all [M, L, 1, 1]."""
+    a, m = model.architecture, len(x)
     mu, log_sigma = forward(model.encoder, a.encoder, a.slope, x, seeds).chunk(2, 1)
     nothing = torch.zeros(m, 2 * a.z_dim, 1, 1, dtype=torch.float64)
-    eps = reparametrize(nothing, z, seeds=seeds, slot=model.noise_slot, backend="eager")[:m]
-    ones = torch.ones_like(z)
-    kept = reparametrize(
-        torch.cat([ones, torch.full_like(ones, -math.inf)], 1),
-        ones,
-        dropout=model.z_dropout,
-        seeds=seeds,
-        slot=model.noise_slot,
-        backend="eager",
-    )
-    z_hat = mu + log_sigma.exp() * eps
-    x_tilde = forward(model.decoder, a.decoder, a.slope, z, seeds)
+    eps = reparametrize(nothing, torch.zeros_like(mu), seeds=seeds, slot=model.noise_slot, backend="eager")[:m]
+    return mu, log_sigma, mu + log_sigma.exp() * eps
+
+
+def decode(model, z, seeds, frozen=False):
+    a = model.architecture
+    return forward(model.decoder, a.decoder, a.slope, z, seeds, frozen=frozen)
+
+
+def judge(model, x, x_tilde, z_hat, z, seeds):
+    """Logits of data and of samples; of images alone where z_hat is None."""
+    a, d = model.architecture, model.discriminator
     x_joint = torch.cat([x, x_tilde])
     x_joint = x_joint * mask(x_joint.shape, a.discriminator_x[0].dropout, seeds, d.input_slot)
     joint = a.discriminator_xz[0].dropout
-    h_x = forward(d.x, a.discriminator_x, a.slope, x_joint, seeds, joint)
-    h_z = forward(d.z, a.discriminator_z, a.slope, torch.cat([z_hat, z]) * kept, seeds, joint)
-    logits = forward(d.xz, a.discriminator_xz, a.slope, torch.cat([h_x, h_z], 1), seeds).flatten()
-    l_q, l_p = logits[:m], logits[m:]
+    h = forward(d.x, a.discriminator_x, a.slope, x_joint, seeds, joint)
+    if z_hat is not None:
+        ones = torch.ones_like(z)
+        kept = reparametrize(
+            torch.cat([ones, torch.full_like(ones, -math.inf)], 1),
+            ones,
+            dropout=model.z_dropout,
+            seeds=seeds,
+            slot=model.noise_slot,
+            backend="eager",
+        )
+        h_z = forward(d.z, a.discriminator_z, a.slope, torch.cat([z_hat, z]) * kept, seeds, joint)
+        h = torch.cat([h, h_z], 1)
+    return forward(d.xz, a.discriminator_xz, a.slope, h, seeds).flatten().chunk(2)
+
+
+def play(model, l_q, l_p):
+    """Algorithm 1's losses from log-sigmoids, two whole backwards. Returns losses and both gradients."""
     l_d = -(F.logsigmoid(l_q).mean() + F.logsigmoid(-l_p).mean())
     l_g = -(F.logsigmoid(-l_q).mean() + F.logsigmoid(l_p).mean())
     to_d = torch.autograd.grad(l_d, model.discriminator_parameters(), retain_graph=True)
     to_g = torch.autograd.grad(l_g, model.generator_parameters())
     scores = torch.sigmoid(l_q).mean(), torch.sigmoid(l_p).mean()
     return torch.stack([l_d, l_g, *scores]).detach(), to_g, to_d
+
+
+def reference(model, x, z, seeds):
+    """ALI: losses and both gradients."""
+    z_hat = encode(model, x, seeds)[2]
+    return play(model, *judge(model, x, decode(model, z, seeds), z_hat, z, seeds))
+
+
+def gan_reference(model, x, z, seeds):
+    return play(model, *judge(model, x, decode(model, z, seeds), None, z, seeds))
+
+
+def post_hoc_reference(model, x, z, seeds):
+    x_tilde = decode(model, z, seeds, frozen=True).detach()
+    return play(model, *judge(model, x, x_tilde, encode(model, x, seeds)[2], z, seeds))
+
+
+def inverse_reference(model, x, z, seeds):
+    """E_z |z - E(G(z))|^2, element by element."""
+    z_hat = encode(model, decode(model, z, seeds, frozen=True).detach(), seeds)[2]
+    loss = sum(((a - b) ** 2).sum() for a, b in zip(z, z_hat, strict=True)) / len(z)
+    return loss.detach()[None], torch.autograd.grad(loss, model.generator_parameters()), ()
+
+
+def vae_reference(model, x, z, seeds):
+    """The bound from torch's distributions; the decoder's variance maximizes the batch's likelihood."""
+    mu, log_sigma, z_hat = encode(model, x, seeds)
+    x_hat = decode(model, z_hat, seeds)
+    s = F.mse_loss(x_hat, x).sqrt()
+    missing = -torch.distributions.Normal(x_hat, s).log_prob(x).sum(dim=(1, 2, 3)).mean()
+    q, p = torch.distributions.Normal(mu, log_sigma.exp()), torch.distributions.Normal(0.0, 1.0)
+    kl = torch.distributions.kl_divergence(q, p).sum(dim=(1, 2, 3)).mean()
+    to_g = torch.autograd.grad(missing + kl, model.generator_parameters())
+    return torch.stack([missing + kl, missing, kl]).detach(), to_g, ()
+
+
+REFERENCES = {
+    "ali": reference,
+    "gan": gan_reference,
+    "inverse": inverse_reference,
+    "post-hoc": post_hoc_reference,
+    "vae": vae_reference,
+}
 
 
 def batch(model, seed=5):
@@ -96,15 +153,31 @@ def routes(model):
     return ("one", "split", "two") if model.architecture.pairs_independent else ("split", "two")
 
 
-def test_every_route_gives_the_papers_gradients(make_small, kind):
-    model = make_small(kind)
+@pytest.fixture(params=REFERENCES)
+def objective(request):
+    return request.param
+
+
+def unsettled(model):
+    """Running statistics as some training may have left them."""
+    generator = torch.Generator().manual_seed(2)
+    for mean, var in zip(*model.running_statistics(), strict=True):
+        mean.copy_(torch.randn(mean.shape, generator=generator))
+        var.copy_(torch.rand(var.shape, generator=generator) + 0.5)
+    return model
+
+
+def test_every_route_gives_the_objectives_gradients(make_small, kind, objective):
+    model = make_small(kind, objective=objective)
+    model.decoder.load_state_dict(unsettled(make_small(kind)).decoder.state_dict())
     x, z, seeds = batch(model)
-    losses, to_g, to_d = reference(model, x, z, seeds)
+    losses, to_g, to_d = REFERENCES[objective](model, x, z, seeds)
     for route in routes(model):
-        outcome = ali(model, x, z, seeds, route)
+        outcome = GAMES[objective](model, x, z, seeds, route, None)
         torch.testing.assert_close(outcome.losses.double(), losses, rtol=1e-6, atol=1e-6)
         assert difference(outcome.generator, to_g) < 1e-12, route
-        assert difference(outcome.discriminator, to_d) < 1e-12, route
+        assert difference([*outcome.discriminator, z], [*to_d, z]) < 1e-12, route
+        assert len(outcome.losses) + (outcome.sigma is not None) == len(METRICS[objective])
 
 
 def test_one_backward_is_wrong_where_batch_norm_mixes_pairs(make_small):
@@ -126,9 +199,9 @@ def test_the_generators_gradient_survives_a_won_game(make_small, kind, won):
     assert difference(outcome.generator, to_g) < 1e-6
 
 
-def test_statistics_come_in_the_order_of_the_running_ones(make_small, kind):
-    model = make_small(kind)
-    outcome = ali(model, *batch(model), "two")
+def test_statistics_come_in_the_order_of_the_running_ones(make_small, kind, objective):
+    model = make_small(kind, objective=objective)
+    outcome = GAMES[objective](model, *batch(model), "two", None)
     means, variances = model.running_statistics()
     assert [m.shape for m, _ in outcome.statistics] == [m.shape for m in means] == [v.shape for v in variances]
 
@@ -142,12 +215,34 @@ def test_sigma_is_the_mean_of_exp_log_sigma(make_small):
     )
 
 
-def test_scale_multiplies_both_gradients(make_small, kind):
-    model = make_small(kind)
+def test_scale_multiplies_every_gradient(make_small, kind, objective):
+    model, game = make_small(kind, objective=objective), GAMES[objective]
     inputs = batch(model)
-    plain, scaled = ali(model, *inputs, "two"), ali(model, *inputs, "two", torch.tensor(8.0))
-    assert difference(scaled.generator, [8 * g for g in plain.generator]) < 1e-12
-    assert difference(scaled.discriminator, [8 * g for g in plain.discriminator]) < 1e-12
+    plain, scaled = (game(model, *inputs, "two", scale) for scale in (None, torch.tensor(8.0)))
+    for ours, theirs in zip(
+        (*scaled.generator, *scaled.discriminator), (*plain.generator, *plain.discriminator), strict=True
+    ):
+        assert difference([ours], [8 * theirs]) < 1e-12
+
+
+def test_a_bounds_parts_against_closed_forms():
+    """Codes of the prior cost nothing; each pixel off by e costs D (log(2 pi e^2) + 1) / 2."""
+    x, nothing = torch.zeros(3, 5, 4, dtype=torch.float64), torch.zeros(3, 5, 2, dtype=torch.float64)
+    loss, reconstruction, kl = negative_bound(x, x + 0.1, nothing, nothing)
+    assert kl.tolist() == [0, 0, 0]
+    assert loss.tolist() == reconstruction.tolist() == pytest.approx([2 * (math.log(2 * math.pi * 0.01) + 1)] * 3)
+    assert negative_bound(x, x + 0.1, nothing + 3, nothing)[2].tolist() == pytest.approx([9.0] * 3)
+
+
+def test_a_frozen_decoder_does_not_move_and_has_no_part_in_training(make_small, kind):
+    for objective in ("inverse", "post-hoc"):
+        model = make_small(kind, objective=objective).train()
+        assert not model.decoder.training
+        assert not any(p.requires_grad for p in model.decoder.parameters())
+        ids = {id(p) for p in (*model.generator_parameters(), *model.discriminator_parameters())}
+        assert ids == {id(p) for p in model.parameters() if p.requires_grad}
+        frozen = {id(t) for t in model.decoder.buffers()}
+        assert not frozen & {id(t) for pair in model.running_statistics() for t in pair}
 
 
 def test_routes_chosen(make_small):

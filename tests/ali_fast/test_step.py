@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
-from ali_fast.objective import ali
+from ali_fast.objective import METRICS, ali
 from ali_fast.pixels import to_x
-from ali_fast.step import METRICS, Step
+from ali_fast.step import Step
 
 
 def images(model, seed=0, batch=8):
@@ -62,7 +62,7 @@ def test_metrics_are_means_since_the_last_reading(make_small):
         seen.append(torch.cat([outcome.losses, outcome.sigma[None]]).double())
     values = step.read_metrics()
     expected = torch.stack(seen).mean(0).tolist()
-    assert [values[name] for name in METRICS] == pytest.approx(expected, rel=1e-6)
+    assert [values[name] for name in METRICS["ali"]] == pytest.approx(expected, rel=1e-6)
     step(images(model))
     assert step.read_metrics()["loss_d"] != values["loss_d"]
 
@@ -136,6 +136,21 @@ def test_fifty_compiled_steps_are_fifty_eager_steps(make_small, kind):
         torch.manual_seed(6)
         for i in range(50):
             step(samples[i : i + 8] if step is eager else torch.arange(i, i + 8))
+    assert difference(tensors(compiled), tensors(eager)) < 1e-10
+    assert compiled.read_metrics() == pytest.approx(eager.read_metrics(), rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", [name for name in METRICS if name != "ali"])
+def test_every_objective_compiles_whole(make_small, objective):
+    samples = images(make_small("norm"), batch=60)
+    eager, compiled = (
+        Step(make_small("norm", objective=objective), learning_rate=1e-3, compile=compile) for compile in (False, True)
+    )
+    for step in (eager, compiled):
+        torch.manual_seed(6)
+        for i in range(20):
+            step(samples[i : i + 8])
     assert difference(tensors(compiled), tensors(eager)) < 1e-10
     assert compiled.read_metrics() == pytest.approx(eager.read_metrics(), rel=1e-6)
 

@@ -30,10 +30,15 @@ def test_draws_are_uniform_over_their_ranges():
     assert abs(np.corrcoef(np.stack([rates, betas, stds])) - np.eye(3)).max() < 0.05
 
 
-def test_search_tries_both_with_and_without_decay_and_noise():
-    draws = [draw_search(0, i) for i in range(400)]
-    assert 0.4 < np.mean([d.decay_from == 1 for d in draws]) < 0.6
-    assert 0.4 < np.mean([d.instance_noise == 0 for d in draws]) < 0.6
+def test_search_starts_with_the_codes_setting_read_both_ways():
+    assert [draw_search(seed, i) for seed in (0, 7) for i in (0, 1)] == [Setting(beta1=0.8), Setting(beta1=0.2)] * 2
+
+
+def test_search_decays_all_others_and_blurs_every_other_one():
+    draws = [draw_search(0, i) for i in range(2, 402)]
+    assert all(0.3 <= d.decay_from <= 0.8 for d in draws)
+    assert [d.instance_noise > 0 for d in draws] == [False, True] * 200
+    assert len({d.learning_rate for d in draws}) == 400
 
 
 def test_member_seeds_are_distinct_and_fit_int64():

@@ -1,0 +1,26 @@
+"""Who plays which game: the networks that each objective has. Standard library only."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+Objective = Literal["ali", "gan", "inverse", "post-hoc", "vae"]
+
+
+class Players(NamedTuple):
+    """Every objective has a decoder."""
+
+    encoder: bool = True
+    frozen_decoder: bool = False
+    """Another run's, which stays what it is, running statistics included."""
+    judged: Literal["pairs", "images"] | None = "pairs"
+    """What D sees: (x, z), or x alone, by D(x) and D(x, z)'s layers on its features; None where there is no D."""
+
+
+PLAYERS: dict[Objective, Players] = {
+    "ali": Players(),
+    "gan": Players(encoder=False, judged="images"),
+    "inverse": Players(frozen_decoder=True, judged=None),
+    "post-hoc": Players(frozen_decoder=True),
+    "vae": Players(judged=None),
+}
