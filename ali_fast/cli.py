@@ -17,6 +17,7 @@ import tyro
 import ali_fast
 from ali_fast import commands
 from ali_fast.errors import DivergedError, InputError, Interrupted
+from ali_fast.evaluate.commands import Evaluate
 from ali_fast.mixture.commands import Mixture
 
 COMMANDS = {
@@ -27,6 +28,7 @@ COMMANDS = {
     "reconstruct": commands.Reconstruct,
     "interpolate": commands.Interpolate,
     "encode": commands.Encode,
+    "evaluate": Evaluate,
     "export": commands.Export,
     "mixture": Mixture,
     "doctor": commands.Doctor,

@@ -93,11 +93,14 @@ class Normalized(Activation):
         self.register_buffer("running_mean", torch.zeros(self.maps))
         self.register_buffer("running_var", torch.ones(self.maps))
 
+    def normalize(self, h: Tensor) -> Tensor:
+        """By the running statistics, before the nonlinearity."""
+        mean, var = self.running_mean.to(h.dtype), self.running_var.to(h.dtype)
+        return F.batch_norm(h, mean, var, self.weight.to(h.dtype), self.bias.to(h.dtype), False, 0.0, BATCH_NORM_EPS)
+
     def forward(self, h: Tensor, seeds: Tensor | None, statistics: Statistics | None) -> Tensor:
         if not self.training:
-            mean, var = self.running_mean.to(h.dtype), self.running_var.to(h.dtype)
-            w, b = self.weight.to(h.dtype), self.bias.to(h.dtype)
-            return F.leaky_relu(F.batch_norm(h, mean, var, w, b, False, 0.0, BATCH_NORM_EPS), self.slope)
+            return F.leaky_relu(self.normalize(h), self.slope)
         assert statistics is not None
         y, mean, var = batch_norm(
             h,

@@ -26,6 +26,8 @@ class RunDirectory:
         self.figures = path / "figures"
         self.checkpoints = path / "checkpoints"
         self.export = path / "export"
+        self.evaluation = path / "evaluation"
+        self.report = path / "report.html"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

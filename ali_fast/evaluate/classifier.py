@@ -1,0 +1,169 @@
+"""A small classifier trained on the data set itself: features for distances that need no download.
+
+Kept as DATA_DIR/NAME/classifier.pt beside the beton and trained again when the training split is another one.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from torch import Tensor, nn
+
+from ali_fast.data.schema import beton_path
+from ali_fast.errors import InputError
+from ali_fast.evaluate.progress import follow
+from ali_fast.evaluate.subject import Labelled, Subject
+
+FORMAT = 1
+BATCH, LEARNING_RATE = 100, 2e-3
+EPOCHS, LEAST_STEPS, MOST_STEPS = 6, 600, 6000
+CHUNK = 500  # images at a time when it is used
+FEATURES = 128
+WIDTHS = (32, 64, FEATURES)
+
+
+class Network(nn.Module):
+    """x [N, C, H, W] in [0, 1] -> features [N, 128] -> logits [N, K]: 3x3 convolutions of stride 2 down to 4 pixels."""
+
+    def __init__(self, channels: int, size: int, outputs: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        depth = 0
+        while size > 4 or depth < len(WIDTHS):
+            width, stride = WIDTHS[min(depth, len(WIDTHS) - 1)], 2 if size > 4 else 1
+            layers += [nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            channels, size, depth = width, -(-size // stride), depth + 1
+        self.layers, self.last = nn.Sequential(*layers), nn.Linear(FEATURES, outputs)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.layers(x).mean(dim=(2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.features(x))
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained network and its accuracy on the test split (of attributes: the mean over them)."""
+
+    network: Network
+    accuracy: float
+
+    def features(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """uint8 [N, H, W, C] -> [N, 128]."""
+        return self._apply(self.network.features, images)
+
+    def logits(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """uint8 [N, H, W, C] -> [N, K]; K classes, or attributes (above 0: it has it)."""
+        return self._apply(self.network, images)
+
+    @torch.no_grad()
+    def _apply(self, function, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        device = self.network.last.weight.device
+        chunks = torch.from_numpy(images).split(CHUNK)
+        return torch.cat([function(_to_x(chunk.to(device))).cpu() for chunk in chunks]).numpy()
+
+
+def of_data_set(subject: Subject, test: Labelled, console: Console) -> Classifier:
+    """The cached classifier of the run's data set, or a new one.
+
+    Raises InputError for a data set with neither classes nor attributes.
+    """
+    config, split = subject.config, subject.preset.train_split
+    if subject.preset.valid_split != "valid":
+        split = subject.preset.valid_split  # SVHN's own training set, not the easier `extra`
+    manifest = subject.manifest(split)
+    if not manifest.classes and not manifest.attributes:
+        raise InputError(
+            f"{config.dataset} has neither classes nor attributes, so no classifier can be trained on it: "
+            f"give --inception-weights for distances in Inception's features"
+        )
+    path = beton_path(config.data_dir, config.dataset, split).with_name("classifier.pt")
+    network = Network(manifest.shape[2], max(manifest.shape[:2]), len(manifest.classes) or len(manifest.attributes))
+    network.to(subject.inference.device)
+    if (accuracy := _restore(network, path, manifest.sha256)) is None:
+        console.print(f"training a classifier of {config.dataset} (kept as {path})", soft_wrap=True)
+        train(network, subject.read(split), console)
+        accuracy = accuracy_of(network, test)
+        _save(network, path, manifest.sha256, accuracy)
+    return Classifier(network.eval(), accuracy)
+
+
+def train(network: Network, data: Labelled, console: Console, seed: int = 0) -> None:
+    """Adam on shuffled batches, its rate going linearly to 0; cross-entropy of the classes, or of each attribute."""
+    device = network.last.weight.device
+    images, targets = (torch.from_numpy(a).to(device) for a in (data.images, _targets(data)))
+    batch = min(BATCH, len(images))
+    steps = min(MOST_STEPS, max(LEAST_STEPS, EPOCHS * len(images) // batch))
+    adam = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
+    decay = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, steps)
+    generator = torch.Generator().manual_seed(seed)
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.reset_parameters()
+    network.train()
+    order = torch.empty(0, dtype=torch.int64)
+    for _ in follow(range(steps), steps, "classifier", console):
+        if len(order) < batch:
+            order = torch.randperm(len(images), generator=generator)
+        rows, order = order[:batch].to(device), order[batch:]
+        logits = network(_to_x(images[rows]))
+        adam.zero_grad()
+        _loss(logits, targets[rows]).backward()
+        adam.step()
+        decay.step()
+    network.eval()
+
+
+def accuracy_of(network: Network, data: Labelled) -> float:
+    """Share of labels, or of single attributes, that are right."""
+    logits = Classifier(network, 0.0).logits(data.images)
+    if data.labels.size:
+        return float((logits.argmax(axis=1) == data.labels).mean())
+    return float(((logits > 0) == data.attributes).mean())
+
+
+def _to_x(images: Tensor) -> Tensor:
+    return images.permute(0, 3, 1, 2).float() / 255
+
+
+def _targets(data: Labelled) -> np.ndarray:
+    return data.labels if data.labels.size else data.attributes.astype(np.float32)
+
+
+def _loss(logits: Tensor, targets: Tensor) -> Tensor:
+    if targets.dtype == torch.int64:
+        return F.cross_entropy(logits, targets)
+    return F.binary_cross_entropy_with_logits(logits, targets)
+
+
+def _restore(network: Network, path: Path, train_sha256: str) -> float | None:
+    """The kept classifier's accuracy, or None where there is none to use: what can be made again needs no error."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["format"] != FORMAT or state["train_sha256"] != train_sha256:
+            return None
+        network.load_state_dict(state["network"])
+        return float(state["accuracy"])
+    except Exception:  # torch raises many types on damaged bytes, none of them documented
+        return None
+
+
+def _save(network: Network, path: Path, train_sha256: str, accuracy: float) -> None:
+    state = {"format": FORMAT, "train_sha256": train_sha256, "network": network.state_dict(), "accuracy": accuracy}
+    part = path.with_suffix(".part")
+    try:
+        torch.save(state, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,77 @@
+"""`ali-fast evaluate RUN --task TASK`. Heavy imports sit inside `run`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from ali_fast import commands
+from ali_fast.errors import InputError
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure what a run has learned, and print it beside the paper's numbers. Also kept in RUN/evaluation."""
+
+    directory: Annotated[Positional[Path], arg(metavar="RUN")]
+    """A run directory."""
+    task: Literal["svm", "frechet", "reconstruction"] = "svm"
+    """svm: an L2-SVM on the encoder's features, from few labels. frechet: Frechet distance, precision and recall of
+    samples. reconstruction: error in pixels and in features."""
+    labels: int = 1000
+    """svm: how many, equally many of each class."""
+    draws: int = 100
+    """svm: draws of labels to average over."""
+    samples: int = 10_000
+    """frechet: images of each set, at most as many as there are test images."""
+    inception_weights: Path | None = None
+    """frechet: torch-fidelity's Inception weights, for FID and KID as well."""
+    seed: int = 0
+    """Of the draws and the samples."""
+    jobs: int | None = None
+    """svm: processes at once; by default one per core."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the networks run."""
+    json: Path | None = None
+    """Also write the result to this file."""
+
+    def run(self) -> None:
+        commands.at_least(1, labels=self.labels, draws=self.draws, jobs=1 if self.jobs is None else self.jobs)
+        commands.at_least(10, samples=self.samples)
+        if self.inception_weights is not None and self.task != "frechet":
+            raise InputError("--inception-weights is for --task frechet")
+
+        from rich.console import Console
+
+        from ali_fast.environment import usable_cores
+        from ali_fast.evaluate import tasks
+        from ali_fast.evaluate.result import keep
+        from ali_fast.evaluate.subject import open_subject
+
+        console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+        subject = open_subject(self.directory, commands.prepare_if_missing, self.device)
+        if self.task == "svm":
+            result = tasks.run_svm(
+                subject,
+                labels=self.labels,
+                draws=self.draws,
+                seed=self.seed,
+                jobs=self.jobs or usable_cores(),
+                console=console,
+            )
+        elif self.task == "frechet":
+            result = tasks.run_frechet(
+                subject,
+                samples=self.samples,
+                seed=self.seed,
+                inception_weights=self.inception_weights,
+                console=console,
+            )
+        else:
+            result = tasks.run_reconstruction(subject, console=console)
+        print(result.to_text())
+        print(f"kept in {keep(subject.run, result)}")
+        commands.write_json(self.json, asdict(result))

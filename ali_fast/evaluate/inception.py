@@ -1,0 +1,77 @@
+"""FID and KID by torch-fidelity (the extra `fid`), from Inception weights that one already has: no download."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ali_fast.errors import InputError
+
+KID_SUBSET = 1000  # images, at most
+RESIZE = "bilinear resize to 299x299 as in TensorFlow 1"
+
+
+class _Images(Dataset):
+    """uint8 [N, H, W, C] as the uint8 [3, H, W] that the library takes; gray is repeated."""
+
+    def __init__(self, images: npt.NDArray[np.uint8]) -> None:
+        self.images = torch.from_numpy(images).permute(0, 3, 1, 2).expand(-1, 3, -1, -1)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.images[i]
+
+
+def measure(
+    images: npt.NDArray[np.uint8], real: npt.NDArray[np.uint8], weights: Path, *, extractor: str = "inception-v3-compat"
+) -> dict[str, float]:
+    """FID and KID (mean and std over subsets) of uint8 [N, H, W, C] sets.
+
+    `extractor`: a feature extractor registered with torch-fidelity. Raises InputError: the library or the weights
+    cannot be used.
+    """
+    try:
+        from torch_fidelity import calculate_metrics
+    except ImportError as error:
+        raise InputError(
+            f"--inception-weights needs torch-fidelity ({error}): install it with pip install 'ali-fast[fid]'"
+        ) from error
+    if not weights.is_file():
+        raise InputError(
+            f"--inception-weights {weights}: no such file; torch-fidelity's weights-inception-2015-12-05-6726825d.pth "
+            f"is expected"
+        )
+    try:
+        values = calculate_metrics(
+            input1=_Images(images),
+            input2=_Images(real),
+            fid=True,
+            kid=True,
+            kid_subset_size=min(KID_SUBSET, len(images), len(real)),
+            cuda=torch.cuda.is_available(),
+            cache=False,
+            verbose=False,
+            feature_extractor=extractor,
+            feature_extractor_weights_path=str(weights),
+        )
+    except (RuntimeError, ValueError, KeyError, OSError, EOFError) as error:  # torch.load's and load_state_dict's
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"--inception-weights {weights} cannot be used: {reason}") from error
+    return {
+        "fid": float(values["frechet_inception_distance"]),
+        "kid": float(values["kernel_inception_distance_mean"]),
+        "kid_std": float(values["kernel_inception_distance_std"]),
+    }
+
+
+def describe(weights: Path) -> str:
+    """Library, version, weights and resize, for the result."""
+    return f"torch-fidelity {version('torch-fidelity')}, weights {weights.name}, {RESIZE}"

@@ -1,0 +1,92 @@
+"""A run under evaluation: its newest checkpoint and the prepared splits it is judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ali_fast import presets
+from ali_fast.api import load, newest_checkpoint
+from ali_fast.config import TrainConfig
+from ali_fast.data.loader import BetonLoader
+from ali_fast.data.schema import Manifest, NotPreparedError, beton_path, read_manifest
+from ali_fast.errors import InputError
+from ali_fast.inference import Inference
+from ali_fast.presets import Preset
+from ali_fast.run_directory import RunDirectory
+
+HELD_OUT = 10_000  # the paper's number; at most
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images in file order, and what is known of them."""
+
+    images: npt.NDArray[np.uint8]
+    """[N, H, W, C]."""
+    labels: npt.NDArray[np.int64]
+    """[N]; empty for a set without classes."""
+    attributes: npt.NDArray[np.uint8]
+    """[N, A]; A = 0 for a set without attributes."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, part: slice) -> Labelled:
+        return Labelled(self.images[part], self.labels[part], self.attributes[part])
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What every task takes."""
+
+    run: RunDirectory
+    config: TrainConfig
+    preset: Preset
+    inference: Inference
+    step: int
+    """Of the checkpoint."""
+
+    def manifest(self, split: str) -> Manifest:
+        return read_manifest(beton_path(self.config.data_dir, self.config.dataset, split))
+
+    def read(self, split: str) -> Labelled:
+        """Raises InputError for a split that is missing or damaged."""
+        batch = BetonLoader(beton_path(self.config.data_dir, self.config.dataset, split), batch_size=1).read_all()
+        count = len(batch.images)
+        return Labelled(
+            batch.images.numpy(),
+            np.empty(0, np.int64) if batch.labels is None else batch.labels.numpy(),
+            np.empty((count, 0), np.uint8) if batch.attributes is None else batch.attributes.numpy(),
+        )
+
+    def test(self, task: str) -> Labelled:
+        """The test split. Raises InputError for a data set that has none."""
+        try:
+            return self.read("test")
+        except NotPreparedError:
+            raise InputError(
+                f"--task {task}: {self.config.dataset} has no test split in {self.config.data_dir}, and {task} is "
+                f"measured there; evaluate a run on a data set with one"
+            ) from None
+
+    def pool_and_held_out(self) -> tuple[Labelled, Labelled]:
+        """Training images to draw labels from, and those that settings are chosen on."""
+        if self.preset.valid_split == "valid":
+            return self.read(self.preset.train_split), self.read("valid")[:HELD_OUT]
+        whole = self.read(self.preset.valid_split)  # SVHN: trained on `extra`, drawn from `train`
+        return whole[:-HELD_OUT], whole[-HELD_OUT:]
+
+
+def open_subject(path: Path, prepare: Callable[[TrainConfig], None], device: str = "auto") -> Subject:
+    """The run in `path`; `prepare` makes its data if it is not there. Raises InputError as `load`."""
+    run = RunDirectory(path)
+    config = run.read_config()
+    inference = load(path, device=device)
+    prepare(config)
+    step = newest_checkpoint(run)[1]["step"]["steps"]
+    return Subject(run, config, presets.resolve(config.dataset, config.preset), inference, step)

@@ -1,0 +1,191 @@
+"""The tasks of `ali-fast evaluate`: a subject in, a `Result` out."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+
+from ali_fast.errors import InputError
+from ali_fast.evaluate import classifier, distances, features, paper, svm
+from ali_fast.evaluate.progress import follow
+from ali_fast.evaluate.result import Result
+from ali_fast.evaluate.subject import Subject
+
+Images = npt.NDArray[np.uint8]
+
+
+def run_svm(subject: Subject, *, labels: int, draws: int, seed: int, jobs: int, console: Console) -> Result:
+    """An L2-SVM on the encoder's features, and on what they have to beat, in one protocol.
+
+    Raises InputError: no classes, no test split, too few labels of a class.
+    """
+    started = time.perf_counter()
+    dataset, step, model = subject.config.dataset, subject.step, subject.inference.model
+    needs_encoder(subject, "svm")
+    pool, held_out = subject.pool_and_held_out()
+    classes = subject.manifest(subject.preset.valid_split).classes
+    if not classes:
+        raise InputError(f"--task svm: {dataset} has no class labels; evaluate a run on a data set with classes")
+    test = subject.test("svm")
+    chosen = svm.balanced_draws(pool.labels, classes, labels, draws + 1, seed)
+    used = np.unique(np.concatenate(chosen))  # only these are represented: the pool can be far larger
+    rows = [np.searchsorted(used, draw) for draw in chosen]
+    fresh = features.untrained(model, pool.images, subject.config.seed)
+    representations: dict[str, features.Represent] = {
+        "ALI's encoder": features.encoder_features(model),
+        "the same encoder, untrained": features.encoder_features(fresh),
+        "raw pixels": features.pixels,
+        "PCA, 99 % of the variance": features.principal_components(pool.images),
+    }
+    table: list[tuple[str, ...]] = []
+    numbers: list[dict[str, Any]] = []
+    for name, represent in representations.items():
+        learned = represent(pool.images[used])
+        scores = svm.protocol(
+            (learned, pool.labels[used]),
+            rows,
+            (represent(held_out.images), held_out.labels),
+            (represent(test.images), test.labels),
+            jobs=jobs,
+            progress=partial(follow_titled, console=console, name=name),
+        )
+        mean, std = float(np.mean(scores.test_errors)), float(np.std(scores.test_errors, ddof=1 if draws > 1 else 0))
+        numbers.append({"features": name, "dimensions": learned.shape[1], "mean": mean, "std": std, **scores._asdict()})
+        table.append(
+            (name, f"{learned.shape[1]}", f"{scores.c:.2g}", percent(scores.held_out_error), plus_minus(mean, std))
+        )
+        console.print(f"{name}: test error {plus_minus(mean, std)} %", soft_wrap=True)
+    seconds = time.perf_counter() - started
+    shared = {"labels": labels, "draws": draws, "seed": seed, "held_out": len(held_out), "test": len(test)}
+    return Result(
+        task="svm",
+        about=f"L2-SVM on {dataset}, run at step {step:,}: {labels:,} labels ({labels // len(classes)} a class), "
+        f"mean +- std of {draws} draws; C chosen on {len(held_out):,} held-out training images; error in % of "
+        f"{len(test):,} test images",
+        columns=("features", "dimensions", "C", "held-out error", "test error"),
+        rows=table,
+        paper=[(name, "", "", "", value) for name, value in paper.SVHN_1000],
+        numbers={"step": step, "seconds": seconds, "features": numbers, **shared},
+    )
+
+
+def follow_titled(values: Any, total: int, title: str, *, console: Console, name: str) -> Any:
+    return follow(values, total, f"{name}: {title}", console)
+
+
+def run_frechet(
+    subject: Subject, *, samples: int, seed: int, inception_weights: Path | None, console: Console
+) -> Result:
+    """Samples, reconstructions and other training images against test images.
+
+    Raises InputError: no test split, nothing to train a classifier on, Inception weights that cannot be used.
+    """
+    started = time.perf_counter()
+    dataset, step = subject.config.dataset, subject.step
+    test = subject.test("frechet")
+    count = min(samples, len(test))
+    train = subject.read(subject.preset.train_split)[:count].images
+    sets = {"samples": subject.inference.sample(count, seed).numpy(), f"training images ({len(train):,})": train}
+    if subject.inference.model.players.encoder:
+        sets["reconstructions"] = subject.inference.reconstruct(test.images[:count]).numpy()
+    judge = classifier.of_data_set(subject, test, console)
+    real = judge.features(test.images[:count])
+    table: list[tuple[str, ...]] = []
+    numbers: list[dict[str, Any]] = []
+    for name, images in sets.items():
+        found = judge.features(images)
+        distance, (precision, recall) = distances.frechet(real, found), distances.precision_recall(real, found)
+        numbers.append({"set": name, "frechet": distance, "precision": precision, "recall": recall})
+        table.append((name, f"{distance:.3f}", f"{precision:.3f}", f"{recall:.3f}"))
+    columns = ["against test images", "Frechet", "precision", "recall"]
+    about = (
+        f"{dataset}, run at step {step:,}: {count:,} images of each set against {count:,} test images, in the "
+        f"{classifier.FEATURES} features of a classifier with {percent(judge.accuracy)} % test accuracy"
+    )
+    if inception_weights is not None:
+        from ali_fast.evaluate import inception
+
+        standard = [inception.measure(images, test.images[:count], inception_weights) for images in sets.values()]
+        columns += ["FID", "KID x 1000"]
+        table = [(*row, f"{s['fid']:.2f}", f"{s['kid'] * 1e3:.2f}") for row, s in zip(table, standard, strict=True)]
+        numbers = [{**row, **s} for row, s in zip(numbers, standard, strict=True)]
+        about += f"; FID and KID: {inception.describe(inception_weights)}, same images"
+    return Result(
+        task="frechet",
+        about=about,
+        columns=tuple(columns),
+        rows=table,
+        numbers={
+            "step": step,
+            "seconds": time.perf_counter() - started,
+            "count": count,
+            "seed": seed,
+            "classifier_accuracy": judge.accuracy,
+            "sets": numbers,
+        },
+    )
+
+
+def run_reconstruction(subject: Subject, *, console: Console) -> Result:
+    """How near G(mu(x)) is to x of the test split, in pixels and in a classifier's features.
+
+    Raises InputError: no test split, nothing to train a classifier on.
+    """
+    started = time.perf_counter()
+    dataset, step = subject.config.dataset, subject.step
+    needs_encoder(subject, "reconstruction")
+    test = subject.test("reconstruction")
+    judge = classifier.of_data_set(subject, test, console)
+    real = judge.features(test.images)
+    rolled = np.roll(np.arange(len(test)), len(test) // 2)  # for each image another one
+    sets = {
+        "reconstructions": subject.inference.reconstruct(test.images).numpy(),
+        "another test image": test.images[rolled],
+    }
+    table: list[tuple[str, ...]] = []
+    numbers: list[dict[str, Any]] = []
+    for name, images in sets.items():
+        in_pixels = float(
+            np.mean([np.square(a / 255 - b / 255).mean() for a, b in zip(images, test.images, strict=True)])
+        )
+        in_features = float(np.square(judge.features(images) - real).sum(axis=1).mean())
+        logits = judge.logits(images)
+        kept = float(
+            (logits.argmax(1) == test.labels).mean() if test.labels.size else ((logits > 0) == test.attributes).mean()
+        )
+        numbers.append({"set": name, "pixels": in_pixels, "features": in_features, "labels_kept": kept})
+        table.append((name, f"{in_pixels:.5f}", f"{in_features:.3f}", percent(kept)))
+    return Result(
+        task="reconstruction",
+        about=f"{dataset}, run at step {step:,}: {len(test):,} test images; mean squared difference of pixels in "
+        f"[0, 1] and squared distance in the {classifier.FEATURES} features of a classifier with "
+        f"{percent(judge.accuracy)} % test accuracy, which finds the true label in so many",
+        columns=("against its image", "pixels", "features", "label kept, %"),
+        rows=table,
+        numbers={
+            "step": step,
+            "seconds": time.perf_counter() - started,
+            "count": len(test),
+            "classifier_accuracy": judge.accuracy,
+            "sets": numbers,
+        },
+    )
+
+
+def needs_encoder(subject: Subject, task: str) -> None:
+    if not subject.inference.model.players.encoder:
+        raise InputError(f"--task {task}: a GAN has no encoder; evaluate it by --task frechet")
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def plus_minus(mean: float, std: float) -> str:
+    return f"{percent(mean)} +- {percent(std)}"

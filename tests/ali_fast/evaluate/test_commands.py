@@ -1,0 +1,141 @@
+"""`ali-fast evaluate` on a run of the digits whose weights are random."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from ali_fast import checkpoint, cli, config, kernels, presets
+from ali_fast.config import TrainConfig
+from ali_fast.data.schema import beton_path
+from ali_fast.evaluate import classifier, svm
+from ali_fast.model import ALI
+from ali_fast.run_directory import RunDirectory
+from data_prep.split import Sample, Split
+from data_prep.writer import write_splits
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("data")
+    assert cli.main(["prepare", "digits", "--data-dir", str(directory)]) == 0
+    return directory
+
+
+@pytest.fixture
+def run(tmp_path, data):
+    directory = RunDirectory(tmp_path / "run")
+    with directory.locked():
+        directory.adopt(TrainConfig(dataset="digits", run_dir=directory.path, data_dir=data).resolved())
+    model = ALI(presets.resolve("digits").architecture, kernels.resolve("eager", "cpu"))
+    generator = torch.Generator().manual_seed(0)
+    model.load_state_dict({k: torch.rand(t.shape, generator=generator) * 0.3 for k, t in model.state_dict().items()})
+    state = {"step": {"model": model.state_dict(), "steps": 12}, "conditions": {"image_shape": [8, 8, 1]}}
+    checkpoint.save(directory.checkpoints, 12, state | {"seconds": 1.0}, keep=3)
+    return directory.path
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(classifier, "LEAST_STEPS", 30)
+    monkeypatch.setattr(classifier, "EPOCHS", 2)
+    monkeypatch.setattr(svm, "GRID", np.exp([-6.0, -3.0, 0.0]))
+
+
+def evaluate(run, *arguments):
+    return cli.main(["evaluate", str(run), "--device", "cpu", *map(str, arguments)])
+
+
+def test_svm_beside_what_it_has_to_beat(run, tmp_path, capsys):
+    arguments = ["--task", "svm", "--labels", 50, "--draws", 2, "--jobs", 1]
+    assert evaluate(run, *arguments, "--json", tmp_path / "svm.json") == 0
+    printed = capsys.readouterr().out
+    assert "digits, run at step 12: 50 labels (5 a class), mean +- std of 2 draws" in printed
+    assert "19.14 +- 0.50" in printed
+    result = json.loads((tmp_path / "svm.json").read_text())
+    assert result == json.loads((run / "evaluation" / "svm.json").read_text())
+    rows = {row["features"]: row for row in result["numbers"]["features"]}
+    assert list(rows) == ["ALI's encoder", "the same encoder, untrained", "raw pixels", "PCA, 99 % of the variance"]
+    assert rows["raw pixels"]["dimensions"] == 64
+    for row in rows.values():
+        assert len(row["test_errors"]) == 2
+        assert row["mean"] == pytest.approx(np.mean(row["test_errors"]))
+        assert row["std"] == pytest.approx(np.std(row["test_errors"], ddof=1))
+        assert row["c"] in svm.GRID
+    assert 0.05 < rows["raw pixels"]["mean"] < 0.4  # 50 labels of the digits
+
+
+def test_distances_and_reconstruction_share_one_kept_classifier(run, data, capsys):
+    kept = data / "digits" / "classifier.pt"
+    kept.unlink(missing_ok=True)
+    assert evaluate(run, "--task", "frechet", "--samples", 100) == 0
+    assert "training a classifier of digits" in capsys.readouterr().err
+    written = kept.stat().st_mtime_ns
+    assert evaluate(run, "--task", "reconstruction") == 0
+    assert "training a classifier" not in capsys.readouterr().err
+    assert kept.stat().st_mtime_ns == written
+    sets = {s["set"]: s for s in json.loads((run / "evaluation" / "frechet.json").read_text())["numbers"]["sets"]}
+    real, made = sets["training images (100)"], sets["samples"]
+    assert real["frechet"] < made["frechet"]
+    assert real["precision"] > 0.5 > made["precision"]
+    result = json.loads((run / "evaluation" / "reconstruction.json").read_text())["numbers"]
+    ours, others = result["sets"]
+    assert ours["features"] > 0
+    assert others["labels_kept"] < 0.3 < result["classifier_accuracy"]
+    assert result["count"] == 300
+    assert 0.5 < result["classifier_accuracy"] <= 1
+
+
+def make_set(data, name, splits, classes=()):
+    def read(i):
+        image = np.random.default_rng(i).integers(0, 256, (8, 8, 1), dtype=np.uint8)
+        return Sample(image, i % len(classes) if classes else None)
+
+    made = Split(120, (8, 8, 1), read, tuple(classes), (), {"arrays": "0" * 64})
+    write_splits({beton_path(data, name, split): made for split in splits})
+
+
+def of_folder(run, data):
+    """The run, as if it had been trained on a folder in `data`."""
+    changed = dataclasses.replace(RunDirectory(run).read_config(), dataset="folder", data_dir=data)
+    (run / "config.json").write_text(config.to_json(changed))
+
+
+ALL = ("train", "valid", "test")
+
+
+@pytest.mark.parametrize(
+    ("splits", "classes", "task", "more", "message"),
+    [
+        (ALL, "", "svm", [], "folder has no class labels"),
+        (ALL, "", "frechet", [], "folder has neither classes nor attributes"),
+        (ALL, "", "reconstruction", [], "folder has neither classes nor attributes"),
+        (ALL[:2], "ab", "svm", [], "folder has no test split"),
+        (ALL[:2], "ab", "frechet", [], "folder has no test split"),
+        (ALL[:2], "ab", "reconstruction", [], "folder has no test split"),
+        (ALL, "ab", "svm", ["--labels", 200], "class 'a' has 60 labelled images; take at most 120"),
+        (ALL, "abc", "svm", ["--labels", 100], "must be a multiple of the 3 classes"),
+        (ALL, "ab", "svm", ["--draws", 0], "--draws 0: must be at least 1"),
+        (ALL, "ab", "svm", ["--inception-weights", "w.pth"], "--inception-weights is for --task frechet"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_line_and_exit_code_2(
+    run, tmp_path, capsys, splits, classes, task, more, message
+):
+    make_set(tmp_path / "own", "folder", splits, classes)
+    of_folder(run, tmp_path / "own")
+    assert evaluate(run, "--task", task, *more) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (run / "evaluation").exists()
+
+
+def test_a_directory_that_is_no_run_is_named(tmp_path, run, capsys):
+    assert evaluate(tmp_path / "absent") == 2
+    shutil.rmtree(run / "checkpoints")
+    assert evaluate(run) == 2
+    assert "has no checkpoint yet" in capsys.readouterr().err

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+from sklearn.svm import LinearSVC
+
+from ali_fast.errors import InputError
+from ali_fast.evaluate import svm
+
+CLASSES = tuple("abc")
+
+
+def blobs(count, dimensions, seed=0, noise=2.0, classes=3):
+    """Gaussians around fixed centres: float32 [count, D], labels [count]."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(classes, dimensions))
+    labels = np.arange(count) % classes
+    return (centres[labels] + noise * rng.normal(size=(count, dimensions))).astype(np.float32), labels
+
+
+def counted(values, total, title):
+    values = list(values)
+    assert len(values) == total
+    yield from values
+
+
+def test_draws_are_balanced_and_by_seed():
+    labels = np.random.default_rng(0).integers(0, 3, 200)
+    draws = svm.balanced_draws(labels, CLASSES, 30, 4, seed=5)
+    for draw in draws:
+        assert np.bincount(labels[draw]).tolist() == [10, 10, 10]
+        assert len(set(draw.tolist())) == 30
+    assert not np.array_equal(draws[0], draws[1])
+    again = svm.balanced_draws(labels, CLASSES, 30, 2, seed=5)
+    assert np.array_equal(draws[1], again[1])
+    assert not np.array_equal(draws[0], svm.balanced_draws(labels, CLASSES, 30, 1, seed=6)[0])
+
+
+@pytest.mark.parametrize(("total", "message"), [(31, "multiple of the 3 classes"), (0, "multiple"), (30, "'c' has 4")])
+def test_draws_that_cannot_be_are_named(total, message):
+    labels = np.array([0] * 50 + [1] * 50 + [2] * 4)
+    with pytest.raises(InputError, match=message):
+        svm.balanced_draws(labels, CLASSES, total, 1, seed=0)
+
+
+@pytest.mark.parametrize("dimensions", [5, 300])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_in_its_own_span_the_problem_is_the_same(dimensions, classes):
+    train, labels = blobs(60, dimensions, classes=classes)
+    others, theirs = blobs(500, dimensions, seed=1, classes=classes)
+    rotated, basis = svm.reduced(train)
+    assert (basis is None) == (dimensions == 5)
+    np.testing.assert_allclose(rotated @ rotated.T, train.astype(float) @ train.astype(float).T, rtol=1e-9, atol=1e-8)
+    plain = LinearSVC(C=1e-2, dual=False, tol=1e-10, max_iter=10_000).fit(train, labels)
+    weights, _ = svm.fit(rotated, labels, 1e-2)
+    weights = weights if basis is None else weights @ basis.T
+    np.testing.assert_allclose(weights[-len(plain.coef_) :], plain.coef_, atol=2e-3)
+    error = svm.error(svm.reduced(train), labels, 1e-2, others, theirs)
+    assert error == pytest.approx((plain.predict(others) != theirs).mean(), abs=0.004)
+
+
+def test_protocol_chooses_on_held_out_images_and_measures_each_draw(monkeypatch):
+    monkeypatch.setattr(svm, "GRID", svm.GRID[::7])
+    pool, held_out, test = blobs(300, 40), blobs(90, 40, seed=1), blobs(120, 40, seed=2)
+    draws = svm.balanced_draws(pool[1], CLASSES, 30, 4, seed=0)
+    scores = svm.protocol(pool, draws, held_out, test, jobs=1, progress=counted)
+    by_c = [svm.error(svm.reduced(pool[0][draws[0]]), pool[1][draws[0]], c, *held_out) for c in svm.GRID]
+    assert scores.held_out_error == min(by_c)
+    assert scores.c == svm.GRID[np.argmin(by_c)]
+    assert len(scores.test_errors) == 3
+    for draw, error in zip(draws[1:], scores.test_errors, strict=True):
+        plain = LinearSVC(C=scores.c, dual=False).fit(pool[0][draw], pool[1][draw])
+        assert error == pytest.approx((plain.predict(test[0]) != test[1]).mean(), abs=0.01)
+    assert np.mean(scores.test_errors) < 0.4
+    assert scores == svm.protocol(pool, draws, held_out, test, jobs=2, progress=counted)
+
+
+def test_the_grid_is_the_papers():
+    assert len(svm.GRID) == 50
+    assert svm.GRID[[0, -1]] == pytest.approx([np.exp(-20), np.exp(20)])
