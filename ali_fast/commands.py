@@ -34,6 +34,8 @@ class Prepare:
     """Where the result goes."""
     preset: str | None = None
     """Of a folder: the preset that will be trained, for its image size and channels."""
+    seed: int | None = None
+    """Of a folder: how its images are shuffled before they are split; by default 0."""
     force: bool = False
     """Convert again what is there."""
     check: bool = False
@@ -45,11 +47,14 @@ class Prepare:
         import data_prep
 
         options: dict[str, Any] = {}
+        for name, value in (("preset", self.preset), ("seed", self.seed)):
+            if value is not None and self.dataset != "folder":
+                raise InputError(f"--{name} {value}: only of a folder; other data sets are as they were published")
         if self.preset is not None:
-            if self.dataset != "folder":
-                raise InputError(f"--preset {self.preset}: only a folder's images are made for a preset")
             architecture = presets.resolve("folder", self.preset).architecture
             options = {"size": architecture.image_size, "channels": architecture.image_channels}
+        if self.seed is not None:
+            options["seed"] = self.seed
         manifests = data_prep.prepare(
             self.dataset, source=self.source, data_dir=self.data_dir, force=self.force, check=self.check, **options
         )
@@ -62,6 +67,8 @@ class Prepare:
 class Train(config.TrainConfig):
     """Train ALI on a data set, preparing it if it is not there. The same command again resumes."""
 
+    verify: bool = False
+    """First compare the data with its sha256, byte by byte."""
     json: Path | None = None
     """Also write the last tick's numbers to this file."""
 
@@ -72,12 +79,12 @@ class Train(config.TrainConfig):
         asked = {field.name: getattr(self, field.name) for field in dataclasses.fields(config.TrainConfig)}
         resolved = config.TrainConfig(**asked).resolved()
 
+        prepare_if_missing(resolved, self.verify)  # before torch is imported: a damaged file is said at once
+
         from rich.console import Console
 
-        from ali_fast import decide, train
+        from ali_fast import train
 
-        decide.device(resolved.device)  # absent CUDA is to be said before anything is downloaded
-        prepare_if_missing(resolved)
         console = Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
         line = train.train(resolved, console)
         assert resolved.run_dir is not None
@@ -85,21 +92,46 @@ class Train(config.TrainConfig):
         write_json(self.json, line)
 
 
-def prepare_if_missing(resolved: config.TrainConfig) -> None:
+def prepare_if_missing(resolved: config.TrainConfig, verify: bool = False) -> None:
+    """The data of a training: there and whole, or prepared. Raises InputError also for a folder's of another preset."""
     preset = presets.resolve(resolved.dataset, resolved.preset)
-    prepare_splits(resolved.dataset, resolved.data_dir, (preset.train_split, preset.valid_split))
+    splits = (preset.train_split, preset.valid_split)
+    prepare_splits(resolved.dataset, resolved.data_dir, splits, device=resolved.device, verify=verify)
+    if resolved.dataset == "folder":
+        from ali_fast.data import schema
+
+        path = schema.beton_path(resolved.data_dir, "folder", preset.train_split)
+        shape, size = schema.read_manifest(path).shape, preset.architecture.image_size
+        if shape != (size, size, preset.architecture.image_channels):
+            raise InputError(
+                f"{path} holds images of {'x'.join(map(str, shape))}, preset {preset.name} takes "
+                f"{size}x{size}x{preset.architecture.image_channels}; make it for this preset with: "
+                f"{schema.prepare_command(path, '--force')}"
+            )
 
 
-def prepare_splits(dataset: str, data_dir: Path, splits: tuple[str, ...]) -> None:
-    """Prepare the data set unless its splits are there; one that is there and damaged is never rebuilt unasked."""
-    from ali_fast.data.schema import NotPreparedError, beton_path, read_manifest
+def prepare_splits(
+    dataset: str, data_dir: Path, splits: tuple[str, ...], *, device: str = "auto", verify: bool = False
+) -> None:
+    """Check the splits, or prepare the data set if one is not there; a damaged one is never rebuilt unasked.
+
+    Raises InputError. Without torch, unless something has to be prepared: `device` is looked at before that.
+    """
+    from ali_fast.data.beton import Beton
+    from ali_fast.data.schema import NotPreparedError, beton_path
 
     try:
         for split in splits:
-            read_manifest(beton_path(data_dir, dataset, split))
+            beton = Beton(beton_path(data_dir, dataset, split))
+            if verify:
+                beton.verify()
     except NotPreparedError:
+        if dataset == "folder":  # where its images are is not known here
+            raise
         import data_prep
+        from ali_fast import decide
 
+        decide.device(device)  # absent CUDA is to be said before anything is downloaded
         print(f"preparing {dataset} in {data_dir / dataset}", flush=True)
         data_prep.prepare(dataset, data_dir=data_dir)
 

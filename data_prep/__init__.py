@@ -11,11 +11,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ali_fast.data import schema
 from ali_fast.data.schema import Manifest
 from ali_fast.errors import InputError
+
+if TYPE_CHECKING:
+    from data_prep.split import Split
 
 DATASETS: dict[str, tuple[str, ...]] = {
     "digits": ("train", "valid", "test"),
@@ -45,42 +48,54 @@ def prepare(
     of those there against its sha256. Two calls at once: the second waits, and says so. `options` are the source's own.
 
     Raises InputError: an unknown data set, a source that is missing or wrong, a split that is damaged or was made with
-    other options (the message has the `--force` line), a full disk.
+    other options or from another source (the message has the `--force` line), a full disk.
     """
     if dataset not in DATASETS:
         raise InputError(f"there is no data set {dataset!r}; there are: {', '.join(DATASETS)}")
+    if source is not None and not source.exists():
+        raise InputError(f"--source {source}: there is no such file or folder")
     paths = [schema.beton_path(data_dir, dataset, split) for split in DATASETS[dataset]]
     options = {name: value for name, value in options.items() if value is not None}
     if check:
         return [_open(path, verify=True) for path in paths]
     if not force and not any(map(_is_missing, paths)):
-        return [_kept(path, options) for path in paths]
+        return _kept(paths, source, options)
     with _lock(data_dir / dataset):
         for leftover in (data_dir / dataset).glob("*.part"):
             leftover.unlink(missing_ok=True)
         # Again, now that nobody else is at work here: another process may just have made them.
         missing = [path for path in paths if force or _is_missing(path)]
-        for path in paths:
-            if path not in missing:
-                _kept(path, options)
-        if missing:
-            _make(dataset, missing, source, data_dir, options)
+        if not missing:
+            return _kept(paths, source, options)
+        kept = [_open(path) for path in paths if path not in missing]
+        _make(dataset, missing, kept, source, data_dir, options)
         return [_open(path) for path in paths]
 
 
-def _make(dataset: str, paths: list[Path], source: Path | None, data_dir: Path, options: dict[str, Any]) -> None:
+def _make(
+    dataset: str,
+    paths: list[Path],
+    kept: list[Manifest],
+    source: Path | None,
+    data_dir: Path,
+    options: dict[str, Any],
+) -> None:
     from data_prep.progress import Bar
-    from data_prep.writer import write_split
+    from data_prep.writer import write_splits
 
+    splits = _open_source(dataset, source, data_dir, options)
+    for manifest in kept:
+        _check_same(data_dir, manifest, options, exactly=True)
+        _check_same_source(data_dir, manifest, splits[manifest.split])
+    with Bar() as progress:
+        write_splits({path: splits[path.stem] for path in paths}, options=options, progress=progress)
+
+
+def _open_source(dataset: str, source: Path | None, data_dir: Path, options: dict[str, Any]) -> dict[str, Split]:
     module = importlib.import_module(f"data_prep.{dataset.replace('-', '_')}")
-    if source is not None and not source.exists():
-        raise InputError(f"--source {source}: there is no such file or folder")
-    splits = module.open_source(source, data_dir / dataset / "downloads", **options)
+    splits: dict[str, Split] = module.open_source(source, data_dir / dataset / "downloads", **options)
     assert set(splits) == set(DATASETS[dataset]), dataset
-    for path in paths:
-        split = splits[path.stem]
-        with Bar(f"{dataset} {path.stem}", split.count) as progress:
-            write_split(split, path, dataset=dataset, split_name=path.stem, options=options, progress=progress)
+    return splits
 
 
 def _is_missing(path: Path) -> bool:
@@ -97,16 +112,34 @@ def _open(path: Path, *, verify: bool = False) -> Manifest:
     return beton.manifest
 
 
-def _kept(path: Path, options: dict[str, Any]) -> Manifest:
-    manifest = _open(path)
-    for name, value in options.items():
-        if manifest.options.get(name) != value:
-            was = manifest.options.get(name, "the default")
-            raise InputError(
-                f"{path} was prepared with {name} = {was}, not {value}; "
-                f"make it anew with: {schema.prepare_command(path, '--force')} --{name.replace('_', '-')} {value}"
-            )
-    return manifest
+def _kept(paths: list[Path], source: Path | None, options: dict[str, Any]) -> list[Manifest]:
+    """The manifests of splits that are there, if they are what was asked for."""
+    manifests = [_open(path) for path in paths]
+    data_dir = paths[0].parents[1]
+    for manifest in manifests:
+        _check_same(data_dir, manifest, options)
+    if source is not None and manifests[0].dataset == "folder":  # the others' sources are always the published ones
+        splits = _open_source("folder", source, data_dir, manifests[0].options | options)
+        for manifest in manifests:
+            _check_same_source(data_dir, manifest, splits[manifest.split])
+    return manifests
+
+
+def _check_same(data_dir: Path, manifest: Manifest, options: dict[str, Any], exactly: bool = False) -> None:
+    for name in [*options, *(manifest.options if exactly else ())]:
+        was, now = (values.get(name, "by default") for values in (manifest.options, options))
+        if was != now:
+            raise _made_otherwise(data_dir, manifest, f"with {name} {was}, not {now}")
+
+
+def _check_same_source(data_dir: Path, manifest: Manifest, split: Split) -> None:
+    if manifest.source_sha256 != split.source_sha256:
+        raise _made_otherwise(data_dir, manifest, "from other files than these")
+
+
+def _made_otherwise(data_dir: Path, manifest: Manifest, how: str) -> InputError:
+    path = schema.beton_path(data_dir, manifest.dataset, manifest.split)
+    return InputError(f"{path} was prepared {how}; make all anew with: {schema.prepare_command(path, '--force')}")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from data_prep.archives import ZipEntry, read_zip_entry, zip_entries
 from data_prep.download import Published, folder_of, verify
 from data_prep.images import decode, flatten
 from data_prep.located import Loose, Names
-from data_prep.writer import Sample, Split
+from data_prep.split import Sample, Split
 
 # The publisher gives no digests. Sizes and sha256: TensorFlow Datasets, url_checksums/celeb_a.txt.
 IMAGES = Published(
@@ -77,16 +77,12 @@ def open_source(source: Path | None, downloads: Path) -> dict[str, Split]:
         verify(IMAGES, path)
         digests[IMAGES.name] = IMAGES.sha256
         pictures = _Zip.of(path, images)
-    return {
-        split: Split(
-            count,
-            (ROWS, RESIZED[0], 3),
-            _Reader(pictures, np.flatnonzero(parts == number), attributes),
-            attribute_names=names,
-            source_sha256=digests,
-        )
-        for number, (split, count) in enumerate(COUNTS.items())
-    }
+    splits = {}
+    for number, (split, count) in enumerate(COUNTS.items()):
+        read = _Reader(pictures, np.flatnonzero(parts == number), attributes)
+        shape = (ROWS, RESIZED[0], 3)
+        splits[split] = Split(count, shape, read, (), names, digests, read.name)
+    return splits
 
 
 def _find(folder: Path, place: str, name: str) -> Path:
@@ -178,3 +174,6 @@ class _Reader:
         image = decode(data, name, formats=("JPEG",), size=SIZE)
         resized = image.resize(RESIZED, Image.Resampling.LANCZOS)
         return Sample(flatten(resized, 3)[FIRST_ROW : FIRST_ROW + ROWS], None, self.attributes[row])
+
+    def name(self, index: int) -> str:
+        return self.pictures.names[int(self.rows[index])]

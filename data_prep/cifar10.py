@@ -17,8 +17,8 @@ import numpy as np
 from ali_fast.errors import InputError
 from data_prep.archives import open_gzip, read_range, tar_ranges
 from data_prep.download import Published, obtain
+from data_prep.split import Sample, Split
 from data_prep.spool import Spool
-from data_prep.writer import Sample, Split
 
 # Size and sha256: TensorFlow Datasets, url_checksums/cifar10.txt. The publisher's page has the md5
 # c32a1d4ab5d03f1284b67883e8d87530 for the same file.

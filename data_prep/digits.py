@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ali_fast.errors import InputError
-from data_prep.writer import Sample, Split
+from data_prep.split import Sample, Split
 
 BOUNDS = {"train": (0, 1297), "valid": (1297, 1497), "test": (1497, 1797)}
 

@@ -2,7 +2,8 @@
 
 A download goes to NAME.part and takes its name only when its size and sha256 are the published ones. Interrupted, it
 goes on where it stopped. Connecting, headers and name lookup get CONNECT_S seconds together, the data must flow at
-LEAST_RATE bytes a second on average over STALL_S seconds, and a failure that may pass is tried ATTEMPTS times.
+LEAST_RATE bytes a second on average over STALL_S seconds, and a failure that may pass is tried ATTEMPTS times. Silence
+before the first byte is no network, and is not tried again.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from ali_fast.errors import InputError
 
-CONNECT_S, STALL_S, LEAST_RATE, ATTEMPTS = 30.0, 30.0, 1024, 5
+CONNECT_S, STALL_S, LEAST_RATE, ATTEMPTS = 10.0, 30.0, 1024, 5
 PAUSE_S = 1.0  # before the second attempt; doubled before each further one
 CHUNK = 1 << 20
 
@@ -45,6 +46,10 @@ class Published:
 
 class _PassingError(Exception):
     """A failure that may pass: worth another attempt from where it stopped."""
+
+
+class _SilenceError(_PassingError):
+    """No answer in time: may pass where there have been answers before."""
 
 
 def obtain(file: Published, source: Path | None, downloads: Path) -> Path:
@@ -93,7 +98,7 @@ def fetch(file: Published, folder: Path) -> Path:
                 verify(file, target)
                 return target
             except InputError as error:
-                print(f"{error}; downloading it again", file=sys.stderr)
+                print(f"{error}; downloading it again", flush=True)
                 target.unlink()
         with part.open("ab") as out:
             try:
@@ -121,10 +126,11 @@ def _complete(file: Published, out: BinaryIO) -> None:
     """Append to `out` until it has the published size, all of it on its way to the disk."""
     if out.tell() > file.size:
         out.truncate(out.seek(0))
-    missing, free = file.size - out.tell(), shutil.disk_usage(out.name).free
+    already = out.tell()
+    missing, free = file.size - already, shutil.disk_usage(out.name).free
     if missing > free:
         raise InputError(f"{out.name}: {missing >> 20} MiB more are needed, {free >> 20} MiB are free on that disk")
-    print(f"downloading {file.url} ({file.size / 1e6:.0f} MB)", file=sys.stderr)
+    print(f"downloading {file.url} ({file.size / 1e6:.0f} MB)", flush=True)
     columns = (TextColumn(file.name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(file.name, total=file.size)
@@ -135,6 +141,8 @@ def _complete(file: Published, out: BinaryIO) -> None:
                 out.flush()
                 return
             except _PassingError as failure:
+                if isinstance(failure, _SilenceError) and out.tell() == already:
+                    raise _no_way(file, str(failure)) from None
                 reason = failure
                 if attempt + 1 < ATTEMPTS:
                     time.sleep(PAUSE_S * 2**attempt)
@@ -189,7 +197,7 @@ def _connect(file: Published, start: int) -> http.client.HTTPResponse:
     try:
         answer = answers.get(timeout=CONNECT_S)
     except queue.Empty:
-        raise _PassingError(f"no answer within {CONNECT_S:.0f} s") from None
+        raise _SilenceError(f"no answer within {CONNECT_S:.0f} s") from None
     if isinstance(answer, urllib.error.HTTPError):
         if answer.code >= 500 or answer.code == 429:
             raise _PassingError(f"the server says {answer.code} {answer.reason}")

@@ -14,7 +14,7 @@ import numpy as np
 from ali_fast.errors import InputError
 from data_prep.download import Published, fetch
 from data_prep.idx import read_idx
-from data_prep.writer import Sample, Split
+from data_prep.split import Sample, Split
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"

@@ -18,7 +18,7 @@ import numpy as np
 from ali_fast.errors import InputError
 from data_prep.images import SUFFIXES, decode_square
 from data_prep.located import Loose, Names
-from data_prep.writer import Sample, Split
+from data_prep.split import Sample, Split
 
 MAX_CLASSES = 32_767
 
@@ -39,9 +39,12 @@ def open_source(
     Raises InputError: no folder, no images, too few, images both beside and inside class folders, a wrong option.
     """
     if source is None or not source.is_dir():
-        raise InputError(f"folder needs --source, a folder of images; {source} is not one")
-    if size is None or not 1 <= size <= 1024 or channels not in (1, 3):
-        raise InputError(f"folder needs a preset or a size: size {size}, 1 to 1024; channels {channels}, 1 or 3")
+        what = "" if source is None else f"; {source} is not one"
+        raise InputError(f"folder needs --source, a folder of images{what}")
+    if size is None:
+        raise InputError("folder needs --preset, the one to be trained: its images are resized to what it takes")
+    if not 1 <= size <= 1024 or channels not in (1, 3):
+        raise InputError(f"size {size}, channels {channels}: 1 to 1024, and 1 or 3, are accepted")
     if not (0 < valid_fraction < 1 and 0 < test_fraction < 1 and valid_fraction + test_fraction < 1):
         raise InputError(
             f"valid fraction {valid_fraction}, test fraction {test_fraction}: each above 0, together below 1"
@@ -63,16 +66,11 @@ def open_source(
         )
     digests = {"listing": images.sha256()}
     bounds = {"train": (tests + valids, count), "valid": (tests, tests + valids), "test": (0, tests)}
-    return {
-        split: Split(
-            high - low,
-            (size, size, channels),
-            _Reader(images, labels, order[low:high], size, channels),
-            classes,
-            source_sha256=digests,
-        )
-        for split, (low, high) in bounds.items()
-    }
+    splits = {}
+    for split, (low, high) in bounds.items():
+        read = _Reader(images, labels, order[low:high], size, channels)
+        splits[split] = Split(high - low, (size, size, channels), read, classes, (), digests, read.name)
+    return splits
 
 
 def _images(root: Path) -> Iterator[str]:
@@ -128,3 +126,6 @@ class _Reader:
         data, name = self.images.read(row)
         pixels = decode_square(data, name, self.size, self.channels, upright=True)
         return Sample(pixels, None if self.labels is None else int(self.labels[row]))
+
+    def name(self, index: int) -> str:
+        return self.images.names.label(int(self.rows[index]))

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from data_prep.imagenet_devkit import ARCHIVE as DEVKIT
 from data_prep.imagenet_devkit import validation_classes
 from data_prep.images import decode_square
 from data_prep.located import Loose, Names, Packed, tar_members
-from data_prep.writer import Sample, Split
+from data_prep.split import Sample, Split
 
 SIZE = 64
 COUNTS = {"train": 1_281_167, "valid": 50_000}
@@ -56,7 +55,7 @@ def open_source(source: Path | None, downloads: Path) -> dict[str, Split]:
         raise InputError(f"ImageNet has no public address; {HOW}")
     folder = folder_of(source, (TRAIN_TAR, VALID_TAR, DEVKIT))
     assert folder is not None
-    print(f"listing the images of {folder}", file=sys.stderr, flush=True)
+    print(f"listing the images of {folder}", flush=True)
     wnids, train, train_labels = _train(folder)
     if len(wnids) != CLASS_COUNT:
         raise InputError(f"{folder}: {len(wnids)} classes to train on, {CLASS_COUNT} are expected")
@@ -69,8 +68,8 @@ def open_source(source: Path | None, downloads: Path) -> dict[str, Split]:
     for name, images, labels in (("train", train, train_labels), ("valid", valid, valid_labels)):
         if len(images.names) != COUNTS[name]:
             raise InputError(f"{folder}: {len(images.names)} {name} images, {COUNTS[name]} are expected")
-        reader = _Reader(images, labels.astype(np.int16))
-        splits[name] = Split(COUNTS[name], (SIZE, SIZE, 3), reader, tuple(wnids), source_sha256=digests)
+        read = Reader(images, labels.astype(np.int16))
+        splits[name] = Split(COUNTS[name], (SIZE, SIZE, 3), read, tuple(wnids), (), digests, images.names.label)
     return splits
 
 
@@ -155,7 +154,7 @@ def _wnid(name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class _Reader:
+class Reader:
     images: Loose | Packed
     labels: np.ndarray  # int16 [N]
 

@@ -38,6 +38,10 @@ class Names:
         start = int(self._ends[index - 1]) if index else 0
         return os.fsdecode(self._run[start : int(self._ends[index])])
 
+    def label(self, index: int) -> str:
+        """The name for an error of one line."""
+        return "".join(letter if letter.isprintable() else "?" for letter in self[index])
+
     def sha256(self) -> str:
         return hashlib.sha256(self._run + self._ends.tobytes()).hexdigest()
 
@@ -50,9 +54,8 @@ class Loose:
     names: Names
 
     def read(self, index: int) -> tuple[bytes, str]:
-        name = self.names[index]
-        label = "".join(letter if letter.isprintable() else "?" for letter in name)  # for errors of one line
-        return read_image_file(self.folder / name, label), label
+        label = self.names.label(index)
+        return read_image_file(self.folder / self.names[index], label), label
 
     def sha256(self) -> str:
         """What identifies them without reading them: the sha256 of their names and sizes."""
@@ -62,7 +65,7 @@ class Loose:
             try:
                 size = (self.folder / name).stat().st_size
             except OSError as error:
-                raise InputError(f"image {name}: cannot be read: {error.strerror}") from None
+                raise InputError(f"image {self.names.label(index)}: cannot be read: {error.strerror}") from None
             digest.update(os.fsencode(f"{name}\0{size}\n"))
         return digest.hexdigest()
 
@@ -90,7 +93,7 @@ class Packed:
 
     def read(self, index: int) -> tuple[bytes, str]:
         tar, offset, size = self.places[index].tolist()
-        return read_at(self.tars[tar], offset, size), self.names[index]
+        return read_at(self.tars[tar], offset, size), self.names.label(index)
 
 
 def tar_members(tar: Path, start: int = 0, end: int | None = None, label: str = "") -> list[Range]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ali_fast.errors import InputError
 from ali_fast.mixture.grid import NAMES, sample
-from data_prep.writer import Sample, Split
+from data_prep.split import Sample, Split
 
 COUNTS = {"train": 100_000, "valid": 10_000, "test": 10_000}
 SEED = 2017

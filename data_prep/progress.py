@@ -1,4 +1,4 @@
-"""How far a conversion is: images done, images a second, time left. On a terminal only."""
+"""How far a conversion is: images and megabytes done, time left. On a terminal only."""
 
 from __future__ import annotations
 
@@ -6,26 +6,33 @@ import sys
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from ali_fast.data.schema import Manifest
 
 
 class Bar:
-    """A context that is called with (done, total)."""
+    """A context that is called with (the split being written, samples written): a line for each split."""
 
-    def __init__(self, title: str, total: int):
+    def __init__(self) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("images"),
+            TextColumn("images, {task.fields[size]}"),
             TimeRemainingColumn(),
             console=Console(file=sys.stderr),
             disable=not sys.stderr.isatty(),
         )
-        self._task = self._progress.add_task(title, total=total)
+        self._tasks: dict[str, TaskID] = {}
 
-    def __call__(self, done: int, total: int) -> None:
-        self._progress.update(self._task, completed=done)
+    def __call__(self, manifest: Manifest, done: int) -> None:
+        total = manifest.bytes / 1e6
+        size = f"{total * done / manifest.count:,.1f}/{total:,.1f} MB"
+        if manifest.split not in self._tasks:
+            title = f"{manifest.dataset} {manifest.split}"
+            self._tasks[manifest.split] = self._progress.add_task(title, total=manifest.count, size=size)
+        self._progress.update(self._tasks[manifest.split], completed=done, size=size)
 
     def __enter__(self) -> Bar:
         self._progress.start()

@@ -16,8 +16,8 @@ import numpy as np
 from ali_fast.errors import InputError
 from data_prep.download import Published, folder_of, obtain
 from data_prep.matfile import Variable, variables
+from data_prep.split import Sample, Split
 from data_prep.spool import Spool
-from data_prep.writer import Sample, Split
 
 # The publisher gives no digests. Sizes and sha256: TensorFlow Datasets, url_checksums/svhn_cropped.txt. The transport
 # is plain http; the digest is what says that the file is the right one.

@@ -17,6 +17,7 @@ import json
 import math
 import os
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,11 +80,23 @@ def manifest_path(beton: Path) -> Path:
     return beton.with_suffix(".json")
 
 
+TO_BE_GIVEN = {
+    "celeba": "--source FOLDER",
+    "imagenet64": "--source FOLDER",
+    "folder": "--source FOLDER --preset PRESET",
+}
+"""What `prepare` cannot know: where the files are that have no public address, and what a folder is for."""
+
+
 def prepare_command(beton: Path, *options: str) -> str:
     """The command line that makes this beton (with `--force`: makes it anew)."""
     folder = beton.absolute().parent
-    default = folder.parent == Path("data").absolute()
-    return " ".join(["ali-fast prepare", folder.name, *options, *([] if default else [f"--data-dir {folder.parent}"])])
+    words = ["ali-fast prepare", folder.name, *options]
+    if folder.name in TO_BE_GIVEN:
+        words.append(TO_BE_GIVEN[folder.name])
+    if folder.parent != Path("data").absolute():
+        words.append(f"--data-dir {shlex.quote(str(folder.parent))}")
+    return " ".join(words)
 
 
 def damaged(beton: Path, fault: str) -> DamagedError:

@@ -104,10 +104,7 @@ def checked(given: MixtureConfig, kind: type[C]) -> C:
 
 
 def prepare(config: MixtureConfig) -> None:
-    from ali_fast import decide
-
-    decide.device(config.device)  # absent CUDA is to be said first
-    commands.prepare_splits("mixture", config.data_dir, ("train", "valid"))
+    commands.prepare_splits("mixture", config.data_dir, ("train", "valid"), device=config.device)
 
 
 def console() -> Any:

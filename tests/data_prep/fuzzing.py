@@ -76,14 +76,14 @@ def only_input_errors(parse: Callable[[bytes], object], inputs: Iterable[bytes])
 def in_child(work: Callable[[], Any]) -> tuple[Any, int]:
     """Run `work` in a forked process: (what it returned, its peak memory's growth in bytes).
 
-    Fails if it raises, is killed, or is not done in a minute of processor time or fifteen minutes in all.
+    Fails if it raises, is killed, or is not done in three minutes of processor time or five in all.
     """
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(900)
-        resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+        signal.alarm(300)
+        resource.setrlimit(resource.RLIMIT_CPU, (180, 180))
         try:
             before = _memory_bytes("VmRSS")
             answer = (work(), _memory_bytes("VmHWM") - before)

@@ -1,6 +1,7 @@
 """prepare(): what is there is kept, damage is never rebuilt unasked, and two at once or a run beside it are safe."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from PIL import Image
 
 import data_prep
 from ali_fast.data.beton import Beton
-from ali_fast.data.schema import DamagedError, NotPreparedError
+from ali_fast.data.schema import DamagedError, NotPreparedError, beton_path, manifest_path
 from ali_fast.errors import InputError
 from data_prep import __main__, prepare
 
@@ -104,10 +106,40 @@ def test_other_options_are_said(tmp_path, monkeypatch):
     made = prepare("digits", data_dir=tmp_path, size=16, other=None)
     assert made[0].options == {"size": 16}
     assert prepare("digits", data_dir=tmp_path, size=16) == prepare("digits", data_dir=tmp_path) == made
-    with pytest.raises(
-        InputError, match=r"was prepared with size = 16, not 32; make it anew with: .* --force .* --size 32"
-    ):
+    otherwise = r"train\.beton was prepared with size 16, not 32; make all anew with: ali-fast prepare digits --force"
+    with pytest.raises(InputError, match=otherwise):
         prepare("digits", data_dir=tmp_path, size=32)
+    (folder(tmp_path) / "test.json").unlink()  # what is made now has to fit what is there, said or not
+    with pytest.raises(InputError, match=r"train\.beton was prepared with size 16, not by default"):
+        prepare("digits", data_dir=tmp_path)
+    prepare("digits", data_dir=tmp_path, size=16)
+
+
+def test_a_missing_split_is_made_from_the_source_of_the_others(tmp_path):
+    manifests = prepare("digits", data_dir=tmp_path)
+    path = beton_path(tmp_path, "digits", "valid")
+    other = dataclasses.replace(manifests[1], source_sha256={"digits": "0" * 64})
+    manifest_path(path).write_text(other.to_json())
+    manifest_path(beton_path(tmp_path, "digits", "train")).unlink()
+    with pytest.raises(InputError, match=r"valid\.beton was prepared from other files than these; make all anew with"):
+        prepare("digits", data_dir=tmp_path)
+
+
+def test_a_folder_is_what_was_prepared_or_it_is_said(tmp_path):
+    def images(name, count):
+        for number in range(count):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.new("RGB", (9, 9), (number, 0, 0)).save(tmp_path / name / f"{number}.png")
+        return tmp_path / name
+
+    options = {"size": 8, "batch_size": 4}
+    made = prepare("folder", source=images("a", 12), data_dir=tmp_path, **options)
+    assert prepare("folder", source=tmp_path / "a", data_dir=tmp_path) == made
+    assert prepare("folder", data_dir=tmp_path) == made
+    with pytest.raises(InputError, match=r"from other files than these; make all anew with: .*--force --source FOLDER"):
+        prepare("folder", source=images("b", 13), data_dir=tmp_path)
+    other = prepare("folder", source=tmp_path / "b", data_dir=tmp_path, force=True, **options)
+    assert [manifest.count for manifest in other] == [11, 1, 1]
 
 
 def test_waits_for_another_and_says_so(tmp_path, capsys):
@@ -118,7 +150,7 @@ def test_waits_for_another_and_says_so(tmp_path, capsys):
         thread.start()
         thread.join(1)
         assert not done
-    thread.join(20)
+    thread.join(120)
     assert done
     assert f"another process is preparing {folder(tmp_path)}; waiting for it" in capsys.readouterr().err
 
@@ -128,10 +160,10 @@ def program(tmp_path, *arguments):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_three_at_once(tmp_path):
-    programs = [program(tmp_path, *(["--force"] * (number > 0))) for number in range(3)]
+def test_two_at_once(tmp_path):
+    programs = [program(tmp_path), program(tmp_path, "--force")]
     for each in programs:
-        out, err = each.communicate(timeout=60)
+        out, err = each.communicate(timeout=300)
         assert each.returncode == 0, err
         assert "train: 1,297 of 8x8x1" in out
     prepare("digits", data_dir=tmp_path, check=True)
@@ -143,7 +175,7 @@ def test_killed_programs_leave_nothing_that_looks_finished(tmp_path):
         killed = program(tmp_path, "--force")
         time.sleep(delay)
         killed.send_signal(signal.SIGTERM if number == 3 else signal.SIGKILL)
-        killed.communicate()
+        killed.communicate(timeout=300)
         for split in SPLITS:
             with contextlib.suppress(NotPreparedError):
                 Beton(folder(tmp_path) / f"{split}.beton").verify()

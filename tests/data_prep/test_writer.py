@@ -5,9 +5,12 @@ import errno
 import os
 import resource
 import signal
+import struct
 import sys
 import time
 import warnings
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +19,9 @@ import pytest
 from ali_fast.data import schema
 from ali_fast.data.beton import Beton
 from ali_fast.errors import InputError
-from data_prep import writer
-from data_prep.writer import Sample, Split, write_split
+from data_prep import chunks, writer
+from data_prep.split import Sample, Split
+from data_prep.writer import write_splits
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (300, 4, 4, 3), np.uint8)
 CLASSES = ("a", "b", "c")
@@ -32,12 +36,13 @@ def split_of(read=read, count=300, **changes) -> Split:
 
 
 @pytest.fixture
-def path(tmp_path) -> Path:
-    return tmp_path / "made" / "train.beton"
+def path(memory_path) -> Path:
+    """In memory: a busy disk takes seconds for what is waited for here."""
+    return memory_path / "made" / "train.beton"
 
 
 def write(path: Path, split: Split, **options):
-    return write_split(split, path, dataset="made", split_name="train", **options)
+    return write_splits({path: split}, **options)[0]
 
 
 def left(path: Path) -> set[str]:
@@ -83,7 +88,9 @@ def test_what_is_written_is_what_was_read(path, workers):
         lambda i: Sample(IMAGES[i], i % 3, marks[i]), attribute_names=tuple("abcdefg"), source_sha256={"s": "1" * 64}
     )
     seen = []
-    manifest = write(path, split, workers=workers, progress=lambda *at: seen.append(at), options={"size": 4})
+    manifest = write(
+        path, split, workers=workers, progress=lambda draft, done: seen.append((draft, done)), options={"size": 4}
+    )
     beton = Beton(path)
     beton.verify()
     assert beton.manifest == manifest
@@ -92,8 +99,8 @@ def test_what_is_written_is_what_was_read(path, workers):
     assert np.array_equal(beton.arrays("image", 0, 300), IMAGES)
     assert np.array_equal(beton.arrays("attributes", 0, 300), marks)
     assert np.array_equal(beton.metadata["label"], np.arange(300) % 3)
-    assert seen[-1] == (300, 300)
-    assert seen == sorted(seen)
+    assert [done for _, done in seen] == [64, 128, 192, 256, 300]
+    assert seen[0][0].bytes == manifest.bytes
     assert left(path) == {"train.beton", "train.json"}
 
 
@@ -114,10 +121,10 @@ def test_slow_reads_run_in_processes_and_quick_ones_do_not(path, monkeypatch):
         time.sleep(0.002)
         return read(i)
 
-    monkeypatch.setattr(writer, "WORTH_WORKERS_S", 60.0)
+    monkeypatch.setattr(chunks, "WORTH_WORKERS_S", 3600.0)
     write(path, split_of(note))
     assert [int(file.name) for file in pids.iterdir()] == [os.getpid()]
-    monkeypatch.setattr(writer, "WORTH_WORKERS_S", 0.1)
+    monkeypatch.setattr(chunks, "WORTH_WORKERS_S", 0.1)
     write(path, split_of(note))
     assert len(list(pids.iterdir())) == 1 + len(os.sched_getaffinity(0))
 
@@ -168,46 +175,71 @@ def test_an_image_larger_than_a_page(path):
         write(path, split_of(image_shape=(2000, 2000, 3)))
 
 
-def test_a_dead_worker_is_an_error_at_once(path, within):
+# What takes at most two seconds is given ten here, on a machine that may be busy, against minutes without the guard.
+
+
+@pytest.mark.parametrize("at", [64, 170, 299])
+def test_a_dead_worker_is_an_error_that_names_its_image(path, within, at):
     def die(i):
-        if i == 170:
+        if i == at:
             os.kill(os.getpid(), signal.SIGKILL)
         return read(i)
 
-    began = time.perf_counter()
-    with within(10), pytest.raises(InputError, match=r"a process that read images \d+ to \d+ was killed"):
-        write(path, split_of(die), workers=2)
-    assert time.perf_counter() - began < 2
+    split = split_of(die, name=lambda i: f"cat {i}.png")
+    message = (
+        rf"^made, train, image cat {at}\.png: the process that read it was killed \(too little memory\?\); free some"
+    )
+    with within(10), pytest.raises(InputError, match=message):
+        write(path, split, workers=2)
     assert left(path) == set()
 
 
-def test_a_fault_does_not_wait_for_slow_readers(path, within):
+def test_a_worker_killed_while_it_hands_over_a_chunk(path, within, monkeypatch):
+    """Half a message: the pools of the standard library wait for ever for the other half."""
+    send, parent = Connection.send, os.getpid()
+
+    def half(self, message):
+        if os.getpid() == parent:
+            return send(self, message)
+        data = bytes(ForkingPickler.dumps(message))
+        os.write(self.fileno(), struct.pack("!i", len(data)) + data[:100])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(Connection, "send", half)
+    with within(10), pytest.raises(InputError, match="the process that read it was killed"):
+        write(path, split_of(), workers=2)
+    assert left(path) == set()
+
+
+@pytest.mark.parametrize("fault", [64, 128, 290])
+@pytest.mark.parametrize("kind", ["bad image", "dead worker"])
+def test_a_fault_does_not_wait_for_slow_readers(path, within, fault, kind):
+    """One is in the way of each of the others: before it, after it, or both."""
+
     def slow(i):
-        if i == 64:
+        if i == fault:
+            if kind == "dead worker":
+                os.kill(os.getpid(), signal.SIGKILL)
             raise InputError("bad")
-        time.sleep(0.2 if i > 64 else 0)
+        time.sleep(1 if i >= 64 and i // 64 != fault // 64 else 0)  # a minute for a chunk
         return read(i)
 
-    began = time.perf_counter()
-    with within(20), pytest.raises(InputError, match="bad"):
-        write(path, split_of(slow), workers=3)
-    assert time.perf_counter() - began < 2
+    with within(10), pytest.raises(InputError, match=f"bad|image {fault}: the process that read it was killed"):
+        write(path, split_of(slow), workers=5)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_interrupt_leaves_nothing(path, within, workers):
     def slow(i):
         (path.parent / "started").touch()
-        time.sleep(0.05)
+        time.sleep(1)
         return read(i)
 
-    with within(20), child(lambda: write(path, split_of(slow), workers=workers)) as pid:
+    with within(10), child(lambda: write(path, split_of(slow), workers=workers)) as pid:
         wait_for((path.parent / "started").exists)
         time.sleep(0.1)
-        began = time.perf_counter()
         os.kill(pid, signal.SIGINT)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
-        assert time.perf_counter() - began < 2
     assert left(path) == {"started"}
 
 
@@ -229,7 +261,7 @@ def test_workers_do_not_outlive_a_killed_writer(path, within):
         def gone():
             return not any(Path(f"/proc/{worker}/cmdline").exists() and _state(worker) != "Z" for worker in workers)
 
-        wait_for(gone, 2)
+        wait_for(gone)
     assert not path.exists()
 
 
@@ -243,14 +275,19 @@ def _state(pid):
 def test_killed_at_any_file_operation(path, within):
     """Killed before each open, sync, hash, removal and renaming: what is there then is the old split, the new one, or
     one to be made; and making it again works and leaves nothing over."""
-    old, new = (split_of(lambda i, k=k: Sample(IMAGES[i] // k, 0)) for k in (2, 1))
+    old, new = (
+        {
+            path.with_stem(stem): split_of(lambda i, k=k: Sample(IMAGES[i] // k, 0), count=9)
+            for stem in ("train", "valid")
+        }
+        for k in (2, 1)
+    )
     outcomes = set()
     operation = 0
     with within(100):
         while "finished" not in outcomes:
             operation += 1
-            write(path, old)
-            kept = Beton(path).manifest.sha256
+            kept = {manifest.sha256 for manifest in write_splits(old)}
 
             def die_at(operation=operation):
                 count = 0
@@ -265,22 +302,38 @@ def test_killed_at_any_file_operation(path, within):
                 fsync = os.fsync
                 os.fsync = lambda fd: (hook("os.fsync", ()), fsync(fd))
                 sys.addaudithook(hook)
-                write(path, new)
+                write_splits(new)
 
             with child(die_at) as pid:
                 if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0:
                     outcomes.add("finished")
-            try:
-                beton = Beton(path)
-                beton.verify()
-                outcomes.add("old" if beton.manifest.sha256 == kept else "new")
-            except schema.NotPreparedError:
-                outcomes.add("missing")
-            write(path, new)
-            Beton(path).verify()
-            assert left(path) == {"train.beton", "train.json"}
+            found = set()
+            for split in new:
+                try:
+                    beton = Beton(split)
+                    beton.verify()
+                    found.add("old" if beton.manifest.sha256 in kept else "new")
+                except schema.NotPreparedError:
+                    found.add("missing")
+            assert found != {"old", "new"}
+            outcomes |= found
+            write_splits(new)
+            for split in new:
+                Beton(split).verify()
+            assert left(path) == {"train.beton", "train.json", "valid.beton", "valid.json"}
     assert outcomes == {"old", "missing", "new", "finished"}
-    assert operation > 8
+    assert operation > 16
+
+
+def test_one_bad_split_leaves_the_others_as_they_were(path):
+    """Not a new train beside an old valid, which may hold the same images."""
+    test = path.with_stem("test")
+    write_splits({path: split_of(), test: split_of()})
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    with pytest.raises(InputError, match="made, test, image 2: ZeroDivisionError"):
+        other, bad = lambda i: Sample(IMAGES[-i], 0), lambda i: Sample(IMAGES[i], 0 // (2 - i))
+        write_splits({path: split_of(other), test: split_of(bad)})
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
 
 
 def test_a_full_disk_is_said_before_anything_is_read(path, monkeypatch):

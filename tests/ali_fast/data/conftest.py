@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from data_prep.writer import Sample, Split, write_split
+from data_prep.split import Sample, Split
+from data_prep.writer import write_splits
 
 
 class Made(NamedTuple):
@@ -38,7 +39,7 @@ def make_split(
     path = folder / "made" / "train.beton"
     names = tuple(f"a{i}" for i in range(attributes))
     split = Split(count, shape, read, tuple(map(str, range(classes))), names, {"arrays": "0" * 64})
-    write_split(split, path, dataset="made", split_name="train")
+    write_splits({path: split})
     return Made(path, images, labels, marks)
 
 

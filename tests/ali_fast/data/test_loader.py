@@ -16,6 +16,8 @@ from ali_fast.data.loader import BetonLoader
 from ali_fast.data.schema import DamagedError, NotPreparedError
 from ali_fast.errors import InputError
 
+# What takes milliseconds is given minutes: numba compiles in some of these, on a machine that may be busy.
+
 
 @pytest.fixture
 def reader_threads():
@@ -85,7 +87,7 @@ def test_read_all_and_parts_in_file_order(make):
 def test_leaving_early_leaves_no_thread(make, within, reader_threads):
     loader = BetonLoader(make().path, batch_size=4)
     loader.compile()
-    with within(20):
+    with within(120):
         for epoch in range(60):
             for _ in itertools.islice(loader.epoch(epoch), epoch % 3 + 1):
                 pass
@@ -100,7 +102,7 @@ def test_leaving_while_the_queue_is_full_at_the_end(make, within, reader_threads
     for _ in range(taken):
         next(batches)
     time.sleep(0.2)  # the thread fills the queue, up to its end mark
-    with within(5):
+    with within(120):
         batches.close()
     assert reader_threads() == 0
 
@@ -117,7 +119,7 @@ def test_a_fault_in_the_thread_reaches_the_consumer(make, within, monkeypatch, r
 
     monkeypatch.setattr(ffcv_stream.Stream, "run_pipeline", boom)
     seen = 0
-    with within(10), pytest.raises(RuntimeError, match="reader thread failed") as error:
+    with within(120), pytest.raises(RuntimeError, match="reader thread failed") as error:
         for _ in loader.epoch(0):
             seen += 1
     assert seen == 7
@@ -127,7 +129,7 @@ def test_a_fault_in_the_thread_reaches_the_consumer(make, within, monkeypatch, r
 
 def test_a_fault_in_the_consumer_stops_the_thread(make, within, reader_threads):
     loader = BetonLoader(make().path, batch_size=4)
-    with within(20), pytest.raises(KeyError):
+    with within(120), pytest.raises(KeyError):
         for _ in loader.epoch(0):
             raise KeyError
     assert reader_threads() == 0
@@ -135,7 +137,7 @@ def test_a_fault_in_the_consumer_stops_the_thread(make, within, reader_threads):
 
 def test_a_thread_that_vanished_is_no_hang(make, within, monkeypatch):
     monkeypatch.setattr(ffcv_stream.Stream, "run", lambda self: None)
-    with within(20):
+    with within(120):
         assert list(BetonLoader(make().path, batch_size=4).epoch(0)) == []
 
 
@@ -143,7 +145,7 @@ def test_a_thread_that_vanished_is_no_hang(make, within, monkeypatch):
 def test_a_file_cut_while_it_is_streamed(make, within, size, reader_threads):
     made = make(count=2000)
     loader = BetonLoader(made.path, batch_size=10)
-    with within(20), pytest.raises(DamagedError, match=r"train\.beton: was changed while it was in use .*--force"):
+    with within(120), pytest.raises(DamagedError, match=r"train\.beton: was changed while it was in use .*--force"):
         for number, _ in enumerate(loader.epoch(0)):
             if number == 3:
                 os.truncate(made.path, size if size >= 0 else made.path.stat().st_size - 1)
@@ -156,7 +158,7 @@ def test_a_file_cut_behind_the_check_is_still_no_signal(make, within, monkeypatc
     made = make(count=2000)
     loader = BetonLoader(made.path, batch_size=10)
     monkeypatch.setattr(loader.beton, "check_unchanged", lambda: None)
-    with within(20), pytest.raises(DamagedError, match="could not be read to its end"):
+    with within(120), pytest.raises(DamagedError, match="could not be read to its end"):
         for number, _ in enumerate(loader.epoch(0)):
             if number == 3:
                 os.truncate(made.path, 50_000)
@@ -209,7 +211,7 @@ fresh.join()
 assert set(seen) == {{3}}, seen
 """
     environment = {name: value for name, value in os.environ.items() if not name.endswith("NUM_THREADS")}
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=environment)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300, env=environment)
 
 
 def test_opening_and_reading_need_no_ffcv(make):
@@ -220,7 +222,7 @@ from ali_fast.data.loader import BetonLoader
 BetonLoader(Path({str(make().path)!r}), batch_size=10).read_all()
 assert not {{"ffcv", "numba"}} & set(sys.modules)
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def test_many_loaders_at_once(make, within):

@@ -54,6 +54,9 @@ def test_command_names_another_data_dir_only(tmp_path, monkeypatch):
     assert command == "ali-fast prepare digits --force"
     command = schema.prepare_command(schema.beton_path(schema.Path("else"), "digits", "train"))
     assert command == f"ali-fast prepare digits --data-dir {tmp_path}/else"
+    command = schema.prepare_command(schema.beton_path(schema.Path("my data"), "folder", "train"), "--force")
+    given = "--source FOLDER --preset PRESET"
+    assert command == f"ali-fast prepare folder --force {given} --data-dir '{tmp_path}/my data'"
 
 
 WRONG = {

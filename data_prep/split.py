@@ -1,0 +1,34 @@
+"""What a source gives the writer: a split, and its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Sample(NamedTuple):
+    """One sample: an image uint8 [H, W, C] (or a point, two floats), and what is known of it."""
+
+    image: np.ndarray
+    label: int | None = None
+    attributes: np.ndarray | None = None  # uint8 [A], 0 or 1
+
+
+@dataclass(frozen=True)
+class Split:
+    """A source's split: `read(i)` gives sample i of `count`, in any order and process, or raises InputError naming it.
+
+    image_shape is (H, W, C), or (2,) for points; every sample has a label if there are classes, attributes if there are
+    attribute_names. source_sha256 names the files it came from. name(i) is what the source calls sample i.
+    """
+
+    count: int
+    image_shape: tuple[int, ...]
+    read: Callable[[int], Sample]
+    classes: tuple[str, ...] = ()
+    attribute_names: tuple[str, ...] = ()
+    source_sha256: dict[str, str] = field(default_factory=dict)
+    name: Callable[[int], str] = str

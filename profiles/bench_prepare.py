@@ -1,0 +1,176 @@
+"""How fast ImageNet becomes 64x64: images per second and core, memory, and what decoding at a smaller scale changes.
+
+    python -m profiles.bench_prepare [--images N] [--workers N ...] [--rounds N] [--json PATH]
+
+The images are made here: 500x375 JPEGs of quality 90 with the spectrum of photographs, about 110 kB each, which is
+ILSVRC-2012's mean, in a tar. They go through what `ali-fast prepare imagenet64` does, from the tar to the .beton.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import multiprocessing
+import resource
+import statistics
+import tarfile
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ali_fast.data.schema import beton_path
+from data_prep.imagenet64 import SIZE, Reader
+from data_prep.located import Packed, tar_members
+from data_prep.split import Split
+from data_prep.writer import write_splits
+from profiles import clock, report
+
+DISTINCT = 64  # pictures; a tar of many images repeats them
+SHAPE = (375, 500)
+QUALITY = 90
+ROUGHNESS = 10.0  # gray levels of noise on top: makes up the published mean size, 110 kB
+
+
+def photograph(rng: np.random.Generator, height: int, width: int) -> Image.Image:
+    """Colour noise whose amplitude falls as 1 / frequency, as that of photographs does, with a little white noise."""
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    frequency[0, 0] = np.inf
+
+    def plane(scale: float) -> np.ndarray:
+        noise = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(height, width))) / frequency, (height, width))
+        return scale * noise / noise.std()
+
+    gray = 128 + plane(50) + rng.normal(scale=ROUGHNESS, size=(height, width))
+    pixels = np.stack([gray + plane(12) for _ in range(3)], -1)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def write_tar(path: Path, count: int) -> float:
+    """`count` JPEGs, in turn wide and tall; returns their mean size in bytes."""
+    rng = np.random.default_rng(0)
+    files = []
+    for number in range(min(count, DISTINCT)):
+        out = io.BytesIO()
+        photograph(rng, *SHAPE[:: 1 if number % 2 else -1]).save(out, "JPEG", quality=QUALITY)
+        files.append(out.getvalue())
+    with tarfile.open(path, "w") as tar:
+        for number in range(count):
+            info = tarfile.TarInfo(f"n00000000_{number}.JPEG")
+            info.size = len(files[number % len(files)])
+            tar.addfile(info, io.BytesIO(files[number % len(files)]))
+    return statistics.mean(map(len, files))
+
+
+def split_of(tar: Path, count: int) -> Split:
+    images = Packed.of((tar,), ((0, member) for member in tar_members(tar)[:count]))
+    return Split(count, (SIZE, SIZE, 3), Reader(images, np.zeros(count, np.int16)), classes=("n00000000",))
+
+
+def images_per_s(split: Split, path: Path, workers: int) -> float:
+    start = time.perf_counter()
+    write_splits({path: split}, workers=workers)
+    return split.count / (time.perf_counter() - start)
+
+
+def peak_bytes(split: Split, path: Path, workers: int) -> int:
+    """Of the largest of the processes that convert it, in a process of its own."""
+    receive, send = multiprocessing.Pipe(duplex=False)
+
+    def convert() -> None:
+        write_splits({path: split}, workers=workers)
+        kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        send.send(max(resource.getrusage(kind).ru_maxrss for kind in kinds) << 10)
+
+    process = multiprocessing.get_context("fork").Process(target=convert)
+    process.start()
+    send.close()
+    try:
+        return int(receive.recv())
+    finally:
+        process.join()
+
+
+def differences(split: Split) -> tuple[float, float]:
+    """(mean, largest) difference, in gray levels, of the images from those decoded whole."""
+    found = []
+    for index in range(min(split.count, DISTINCT)):
+        data, _ = split.read.images.read(index)  # type: ignore[attr-defined]
+        image = Image.open(io.BytesIO(data))
+        side = min(image.size)
+        box = tuple((length - side) / 2 + edge for edge in (0, side) for length in image.size)
+        whole = image.resize((SIZE, SIZE), Image.Resampling.HAMMING, box)  # type: ignore[arg-type]
+        found.append(np.abs(np.asarray(whole).astype(int) - split.read(index).image))
+    return float(np.mean(found)), float(np.max(found))
+
+
+def bench(tar: Path, count: int, workers: Sequence[int], rounds: int) -> list[dict[str, Any]]:
+    """Each number of workers in turn; 0 reads in the process that writes."""
+    path = beton_path(tar.parent, "imagenet64", "train")
+    split = split_of(tar, count)
+    rates: dict[int, list[float]] = {number: [] for number in workers}
+    for _ in range(rounds):
+        for number, found in rates.items():
+            found.append(images_per_s(split, path, number))
+    few = split_of(tar, max(1, count // 8))
+    rows = []
+    for number, found in rates.items():
+        rate = clock.timing(found)
+        rows.append(
+            {
+                "workers": number,
+                "images_per_s": rate.ms,
+                "spread_images_per_s": rate.spread_ms,
+                "images_per_s_a_core": rate.ms / max(1, number),
+                "peak_bytes": peak_bytes(split, path, number),
+                "peak_bytes_of_an_eighth": peak_bytes(few, path, number),
+            }
+        )
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m profiles.bench_prepare", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--images", type=int, default=2000, metavar="N", help="in each conversion (default 2000)")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="processes that read")
+    parser.add_argument("--rounds", type=int, default=5, help="conversions of each (default 5)")
+    parser.add_argument("--json", type=Path, metavar="PATH")
+    args = parser.parse_args(arguments)
+    head = report.header(torch.device("cpu"))
+    report.print_header(head)
+    with tempfile.TemporaryDirectory() as folder:
+        tar = Path(folder) / "n00000000.tar"
+        mean_bytes = write_tar(tar, args.images)
+        rows = bench(tar, args.images, args.workers, args.rounds)
+        mean, largest = differences(split_of(tar, args.images))
+    print(f"{args.images} JPEGs of {SHAPE[1]}x{SHAPE[0]}, {mean_bytes / 1e3:.0f} kB each")
+    print("| workers | images/s | spread | images/s a core | peak, MB | of an eighth, MB |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
+    for r in rows:
+        print(
+            f"| {r['workers']} | {r['images_per_s']:.0f} | {r['spread_images_per_s']:.0f} "
+            f"| {r['images_per_s_a_core']:.0f} | {r['peak_bytes'] / 1e6:.0f} "
+            f"| {r['peak_bytes_of_an_eighth'] / 1e6:.0f} |"
+        )
+    print(f"against decoding whole: {mean:.2f} gray levels on average, {largest:.0f} at most")
+    if args.json:
+        report.write_json(
+            args.json,
+            head,
+            rows,
+            images=args.images,
+            jpeg_bytes=mean_bytes,
+            mean_difference=mean,
+            max_difference=largest,
+        )
+
+
+if __name__ == "__main__":
+    main()
