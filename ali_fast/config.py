@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ali_fast import presets
 from ali_fast.errors import InputError
+from ali_fast.players import PLAYERS, Objective
 
 FREE_ON_RESUME = frozenset(
     {
@@ -22,10 +23,12 @@ FREE_ON_RESUME = frozenset(
         "figure_ticks",
         "checkpoint_ticks",
         "keep",
-        "resident",
+        "data",
+        "cuda_graphs",
     }
 )
-"""Fields that may differ when a run is resumed: its length, its cadence, and where things are."""
+"""Fields that may differ when a run is resumed: its length, its cadence, where things are, and how the same numbers
+come about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +39,15 @@ class TrainConfig:
     """Data set to train on: digits, fashion-mnist, cifar10, svhn, celeba, imagenet64 or folder."""
     preset: str | None = None
     """Networks and hyperparameters; by default the data set's own."""
+    objective: Objective = "ali"
+    """The game: ali; gan, without codes; inverse (learned inverse mapping) or post-hoc inference of another run's
+    decoder, which stays as it is; vae."""
+    decoder_from: Path | None = None
+    """Run directory or export whose decoder inverse and post-hoc infer."""
     data_dir: Path = Path("data")
     """Where the .beton files are (DATA_DIR/NAME/SPLIT.beton); prepared there if missing."""
     run_dir: Path | None = None
-    """Where the run goes; by default runs/PRESET."""
+    """Where the run goes; by default runs/PRESET, of another objective than ali runs/PRESET-OBJECTIVE."""
     seed: int = 0
     """Of the weights, the noise and the order of the images."""
     epochs: int | None = None
@@ -60,8 +68,11 @@ class TrainConfig:
     """Compile the whole step with torch.compile."""
     kernels: str = "auto"
     """auto, triton, inductor or eager, or per op: batch_norm=triton,maxout=inductor."""
-    resident: bool = False
-    """Hold the training images on the device as uint8 instead of streaming them; the order is the same."""
+    data: Literal["auto", "stream", "resident"] = "auto"
+    """Stream the training images, or hold them all on the device as uint8; the order is the same. auto holds them on
+    CUDA where they take at most a quarter of the free memory."""
+    cuda_graphs: bool = True
+    """On CUDA, capture the whole step as one CUDA graph and replay it."""
     tick_images: int | None = None
     """Images between two lines of metrics; by default about fifty lines a run, at most one per 100,000 images."""
     figure_ticks: int = 10
@@ -74,6 +85,15 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.epochs is not None and self.steps is not None:
             raise InputError("--epochs and --steps both give the run's length: give one")
+        if self.objective not in PLAYERS:
+            raise InputError(f"--objective {self.objective}: one of {', '.join(PLAYERS)}")
+        if PLAYERS[self.objective].frozen_decoder and self.decoder_from is None:
+            raise InputError(
+                f"--objective {self.objective} infers a trained decoder: name its run by --decoder-from RUN"
+            )
+        if self.decoder_from is not None and not PLAYERS[self.objective].frozen_decoder:
+            inferring = " and ".join(name for name, players in PLAYERS.items() if players.frozen_decoder)
+            raise InputError(f"--decoder-from {self.decoder_from}: only {inferring} take one, not {self.objective}")
         for name in ("epochs", "steps", "minutes", "batch_size", "learning_rate"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -88,10 +108,11 @@ class TrainConfig:
     def resolved(self) -> TrainConfig:
         """With every default that the preset gives filled in. Raises InputError for an unknown preset."""
         preset = presets.resolve(self.dataset, self.preset)
+        name = preset.name if self.objective == "ali" else f"{preset.name}-{self.objective}"
         return dataclasses.replace(
             self,
             preset=preset.name,
-            run_dir=self.run_dir or Path("runs") / preset.name,
+            run_dir=self.run_dir or Path("runs") / name,
             epochs=self.epochs or (None if self.steps else preset.epochs),
             batch_size=self.batch_size or preset.batch_size,
             learning_rate=self.learning_rate or preset.learning_rate,
@@ -114,7 +135,7 @@ def from_json(text: str) -> TrainConfig:
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     if unknown := sorted(set(values) - fields):
         raise InputError(f"configuration with unknown fields {', '.join(unknown)}: written by another version?")
-    for name in ("data_dir", "run_dir"):
+    for name in ("data_dir", "run_dir", "decoder_from"):
         if values.get(name) is not None:
             values[name] = Path(values[name])
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -36,13 +37,53 @@ def device_class(where: torch.device) -> str:
     return f"sm_{major}{minor}"
 
 
+SLOW_BF16 = "this CPU has no instructions for bf16: that costs time, float32 is faster"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 in hardware: AVX-512 BF16 or AMX."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def dtype(amp: bool, where: torch.device) -> tuple[torch.dtype, str]:
     """What the networks compute in, and why. bf16 needs no loss scaling; fp16 is for GPUs without it."""
     if not amp:
         return torch.float32, "--amp is off"
-    if where.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False):
+    if where.type == "cpu":
+        return torch.bfloat16, "--amp" if cpu_has_bf16() else f"--amp; {SLOW_BF16}"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16, "--amp, and the device has bf16"
     return torch.float16, "--amp, and the device has no bf16: fp16 with loss scaling"
+
+
+CPU_STREAMS = "nothing is gained on a CPU"
+RESIDENT_SHARE = 0.25  # of the free memory, which networks and activations want too
+
+
+def resident(asked: str, where: torch.device, needed_bytes: int) -> tuple[bool, str]:
+    """Whether a split of `needed_bytes` is held on the device, for `--data` asked, and why or why not.
+
+    Raises InputError where that is asked for and does not fit.
+    """
+    if asked == "stream":
+        return False, "asked for"
+    if asked == "auto" and where.type == "cpu":
+        return False, CPU_STREAMS
+    free = _free_bytes(where)
+    of_free = f"{needed_bytes / 1e9:.2f} GB of {free / 1e9:.2f} GB free"
+    if asked == "auto":
+        fits = needed_bytes <= RESIDENT_SHARE * free
+        return fits, of_free if fits else f"it would take {of_free}"
+    if needed_bytes > free:
+        raise InputError(f"--data resident: the training images do not fit ({of_free}); use --data stream")
+    return True, f"asked for, {of_free}"
+
+
+def _free_bytes(where: torch.device) -> int:
+    if where.type == "cuda":
+        return torch.cuda.mem_get_info(where)[0]
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
 
 
 def compiles(asked: bool = True) -> tuple[bool, str]:

@@ -14,6 +14,7 @@ def examine() -> dict[str, Any]:
     name = decide.device_class(where)
     compiles, why_compile = decide.compiles()
     amp, why_amp = decide.dtype(True, where)
+    on_cuda = where.type == "cuda"
     chosen = dataclasses.asdict(kernels.resolve("auto", name))
     measured = name in kernels.committed()
     return {
@@ -22,6 +23,14 @@ def examine() -> dict[str, Any]:
             "device": {"value": str(where), "why": why_device},
             "torch.compile": {"value": "yes" if compiles else "no", "why": why_compile},
             "--amp": {"value": str(amp).removeprefix("torch."), "why": why_amp},
+            "--data auto": {
+                "value": "held on the device where they fit" if on_cuda else "streamed",
+                "why": f"at most {decide.RESIDENT_SHARE:.0%} of its free memory" if on_cuda else decide.CPU_STREAMS,
+            },
+            "--cuda-graphs": {
+                "value": "yes" if on_cuda else "no",
+                "why": "one launch replays the whole step" if on_cuda else "the device is no GPU",
+            },
             "kernels": {
                 "value": ", ".join(f"{op}={backend}" for op, backend in chosen.items()),
                 "why": f"the fastest full step measured on {name}" if measured else f"nothing was measured on {name}",

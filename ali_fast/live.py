@@ -23,12 +23,22 @@ def clock(seconds: float) -> str:
 
 
 def describe_tick(line: Mapping[str, Any]) -> str:
-    """A tick's numbers on one line."""
-    return (
-        f"L_d {line['loss_d']:.3f}  L_g {line['loss_g']:.3f}  D(x,z_hat) {line['score_data']:.2f}  "
-        f"D(x_tilde,z) {line['score_sample']:.2f}  sigma {line['sigma']:.3f}  "
-        f"rec {line['reconstruction_error']:.4f}  data wait {line['data_wait_share']:.0%}"
-    )
+    """A tick's numbers on one line: those that its objective has."""
+    data, sample = ("D(x,z_hat)", "D(x_tilde,z)") if "sigma" in line else ("D(x)", "D(x_tilde)")
+    forms = {
+        "loss_d": "L_d {:.3f}",
+        "loss_g": "L_g {:.3f}",
+        "score_data": data + " {:.2f}",
+        "score_sample": sample + " {:.2f}",
+        "loss": "loss {:.3f}",
+        "reconstruction": "-log p(x|z) {:.2f}",
+        "kl": "KL {:.2f}",
+        "sigma": "sigma {:.3f}",
+        "reconstruction_error": "rec {:.4f}",
+        "data_wait_share": "data wait {:.0%}",
+    }
+    said = [form.format(line[name]) for name, form in forms.items() if name in line]
+    return "  ".join([*said, *([f"skipped {line['skipped_steps']:.0f}"] if line.get("skipped_steps") else [])])
 
 
 class LiveLine:
@@ -76,6 +86,8 @@ class LiveLine:
             self.say(f"{self._position()}  {self._tick}")
         else:
             self._live.update(self._render(), refresh=True)
+        if "score_data" not in line:
+            return
         if (player := winner(line["score_data"], line["score_sample"])) not in (None, self._winner):
             self.say(
                 f"warning: the {player} has won at step {line['step']}: little is learned from here on "

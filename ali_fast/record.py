@@ -10,9 +10,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import nvtx
 import torch
 
-from ali_fast import checkpoint, figures
+from ali_fast import checkpoint, figures, report
+from ali_fast.data.device import Wait
 from ali_fast.errors import DivergedError
 from ali_fast.inference import Inference
 from ali_fast.live import LiveLine
@@ -22,7 +24,7 @@ from ali_fast.step import Step
 
 SAVE_SECONDS = 600.0  # a checkpoint at least this often, however long a tick takes
 SAMPLES = 100
-PAIRS, BETWEEN = 10, 8  # interpolations: rows, and decoded images in each
+PAIRS, FRAMES, STRIDE = 10, 22, 3  # interpolations: rows, decoded images in each, and which of them stand still
 FIXED_IMAGES = 100  # validation images whose reconstruction is followed
 SHOWN = 50  # of these, drawn
 
@@ -30,19 +32,19 @@ SHOWN = 50  # of these, drawn
 class Speed:
     """Images per second and the share of time spent waiting for data, since `restart`."""
 
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
+    def __init__(self, batch_size: int, wait: Wait) -> None:
+        self.batch_size, self.wait = batch_size, wait
         self.restart(0)
 
     def restart(self, step: int) -> None:
-        self.first, self.start, self.waited = step, time.perf_counter(), 0.0
+        self.first, self.start, self.waited = step, time.perf_counter(), self.wait.seconds
 
     def measure(self, step: int) -> dict[str, float]:
         seconds, steps = time.perf_counter() - self.start, step - self.first
         return {
             "images_per_second": steps * self.batch_size / seconds,
             "step_ms": seconds / steps * 1e3 if steps else float("nan"),
-            "data_wait_share": self.waited / seconds,
+            "data_wait_share": (self.wait.seconds - self.waited) / seconds,
         }
 
 
@@ -61,12 +63,13 @@ class Recorder:
         keep: int,
         seconds_before: float,
         live: LiveLine,
+        wait: Wait,
     ) -> None:
         self.run, self.step, self.live = run, step, live
         self.conditions, self.valid, self.keep = conditions, valid, keep
         self.steps_per_epoch = steps_per_epoch
-        self.inference = Inference(step.model, tuple(conditions["image_shape"]))
-        self.speed = Speed(batch_size)
+        self.inference, self.players = Inference(step.model, tuple(conditions["image_shape"])), step.model.players
+        self.speed = Speed(batch_size, wait)
         self.metrics = MetricsFile(run.metrics, step=step.steps)
         self.tensorboard = TensorBoard(run.tensorboard, step=step.steps)
         self.last_line: dict[str, Any] = {}
@@ -78,6 +81,7 @@ class Recorder:
         """Of training, over all sessions of the run."""
         return time.perf_counter() - self._start
 
+    @nvtx.annotate("tick")
     def tick(self) -> None:
         """Read the device's sums and write them down. Raises DivergedError instead if anything is not finite."""
         self.check_finite()
@@ -90,9 +94,11 @@ class Recorder:
             "seconds": self.seconds(),
             **self.speed.measure(steps),
             **means,
-            "reconstruction_error": self.inference.reconstruction_error(self.valid),
-            "winner": winner(means["score_data"], means["score_sample"]),
         }
+        if self.players.encoder:
+            line["reconstruction_error"] = self.inference.reconstruction_error(self.valid)
+        if self.players.judged:
+            line["winner"] = winner(means["score_data"], means["score_sample"])
         if self.step.device.type == "cuda":
             line["peak_bytes"] = torch.cuda.max_memory_allocated(self.step.device)
         self.metrics.append(line)
@@ -101,23 +107,25 @@ class Recorder:
         self.last_line = line
         self.speed.restart(steps)
 
+    @nvtx.annotate("figures")
     def draw(self) -> None:
-        """Figures of fixed noise and fixed validation images, over the previous ones."""
-        valid = self.valid[:SHOWN].numpy()
-        first, last = valid[: 2 * PAIRS : 2], valid[1 : 2 * PAIRS : 2]
-        first = first[: len(last)]
-        sheets = {
-            "samples": figures.grid(self.inference.sample(SAMPLES).numpy(), columns=10),
-            "reconstructions": figures.reconstructions(valid, self.inference.reconstruct(valid).numpy()),
-            "interpolations": figures.interpolations(
-                first, self.inference.interpolate(first, last, BETWEEN).numpy(), last
-            ),
-        }
+        """Figures of fixed noise and fixed validation images, and the report that shows them, over the previous ones."""
+        sheets = {"samples": figures.grid(self.inference.sample(SAMPLES).numpy(), columns=10)}
+        if self.players.encoder:
+            valid = self.valid[:SHOWN].numpy()
+            first, last = valid[: 2 * PAIRS : 2], valid[1 : 2 * PAIRS : 2]
+            first = first[: len(last)]
+            between = self.inference.interpolate(first, last, FRAMES).numpy()
+            sheets["reconstructions"] = figures.reconstructions(valid, self.inference.reconstruct(valid).numpy())
+            sheets["interpolations"] = figures.interpolations(first, between[:, ::STRIDE], last)
+            figures.write_webp(figures.back_and_forth(between), self.run.figures / "interpolations.webp")
         for name, sheet in sheets.items():
             figures.write_png(sheet, self.run.figures / f"{name}.png")
             self.tensorboard.add_figure(name, sheet, self.step.steps)
+        report.write(self.run)
         self.speed.restart(self.step.steps)
 
+    @nvtx.annotate("checkpoint")
     def save(self) -> None:
         """A checkpoint of this step, unless it is the one last written."""
         if self._saved_step == self.step.steps:

@@ -11,33 +11,33 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nvtx
 import torch
 from rich.console import Console
 from torch import Tensor
 
-from ali_fast import checkpoint, decide, environment, kernels, presets
+from ali_fast import api, checkpoint, decide, environment, kernels, presets
 from ali_fast.config import TrainConfig
-from ali_fast.data.device import to_device
 from ali_fast.data.loader import BetonLoader
-from ali_fast.data.resident import ResidentSet
+from ali_fast.data.resident import resident_bytes
 from ali_fast.data.schema import DamagedError, beton_path
+from ali_fast.data.source import Source
 from ali_fast.errors import InputError, Interrupted
 from ali_fast.live import LiveLine
 from ali_fast.model import ALI, mean_log_odds
 from ali_fast.pixels import to_x
 from ali_fast.presets import Preset
-from ali_fast.record import FIXED_IMAGES, Recorder, Speed
+from ali_fast.record import FIXED_IMAGES, Recorder
 from ali_fast.run_directory import RunDirectory, write_text
 from ali_fast.signals import Signals
 from ali_fast.step import Step
 
 BIAS_IMAGES = 500  # whose mean sets the decoder's output bias
 TICKS_A_RUN, MOST_TICK_IMAGES = 50, 100_000
-Source = Callable[[int, int], Generator[Tensor, None, None]]
 
 
 def train(config: TrainConfig, console: Console) -> dict[str, Any]:
@@ -63,14 +63,19 @@ def _train(
 ) -> dict[str, Any]:
     loader = open_training_data(config, preset)
     valid = first_images(config.data_dir, config.dataset, preset.valid_split, FIXED_IMAGES)
-    dtype, _ = decide.dtype(config.amp, where)
+    dtype, why = decide.dtype(config.amp, where)
+    if decide.SLOW_BF16 in why:
+        console.print(f"warning: {why}")
     conditions = {
         "image_shape": list(loader.manifest.shape),
         "train_images": loader.manifest.count,
         "dtype": str(dtype),
     }
-    source, samples = open_source(loader, where, config.resident)
-    step = build_step(config, preset, loader, samples, where, dtype, console)
+    resident, why = decide.resident(config.data, where, resident_bytes(loader.manifest))
+    console.print(f"training images: {'held on the device' if resident else 'streamed'} ({why})")
+    source = Source(loader, where, resident)
+    decoder = frozen_decoder(config, preset, run)
+    step = build_step(config, preset, loader, source.samples, where, dtype, console, decoder)
     seconds, resumed = restore(step, run, conditions, console)
     total = total_steps(config, len(loader))
     live = LiveLine(
@@ -90,6 +95,7 @@ def _train(
         keep=config.keep,
         seconds_before=seconds,
         live=live,
+        wait=source.wait,
     )
     with Signals() as signals, contextlib.closing(recorder):
         if resumed:
@@ -99,7 +105,7 @@ def _train(
         if step.steps >= total:
             console.print(f"already at step {step.steps} of {total}: a larger --epochs or --steps trains on")
         try:
-            with contextlib.closing(endless(source, len(loader), step.steps, recorder.speed)) as batches:
+            with contextlib.closing(source.batches(step.steps)) as batches:
                 loop(config, step, batches, total, recorder, signals)
         except DamagedError:  # the data was cut under the run: what was learned from it so far is good
             recorder.save()
@@ -121,7 +127,10 @@ def loop(
     started = step.steps
     end = time.perf_counter() + config.minutes * 60 if config.minutes else float("inf")
     while step.steps < total and signals.received is None and time.perf_counter() < end:
-        step(next(batches))
+        with nvtx.annotate("data wait"):
+            batch = next(batches)
+        with nvtx.annotate("step"):
+            step(batch)
         if step.steps == started + 1:  # it may have compiled: no measure of the others
             recorder.speed.restart(step.steps)
             signals.arm()
@@ -143,41 +152,6 @@ def finish(step: Step, recorder: Recorder) -> None:
         recorder.tick()
     recorder.draw()
     recorder.save()
-
-
-def endless(source: Source, steps_per_epoch: int, start_step: int, speed: Speed) -> Generator[Tensor, None, None]:
-    """The step's batches from step `start_step` on, epoch after epoch; time spent here goes to `speed`."""
-    epoch, start = divmod(start_step, steps_per_epoch)
-    while True:
-        with contextlib.closing(source(epoch, start)) as batches:
-            asked = time.perf_counter()
-            for batch in batches:
-                speed.waited += time.perf_counter() - asked
-                yield batch
-                asked = time.perf_counter()
-        epoch, start = epoch + 1, 0
-
-
-def open_source(loader: BetonLoader, where: torch.device, resident: bool) -> tuple[Source, Tensor | None]:
-    """The step's batches of (epoch, from number `start` on), and what they index if that is what they do.
-
-    Streamed: images uint8 [B, H, W, C] on the device. Resident: int64 [B] into the second, uint8 [count, H, W, C].
-    """
-    if resident:
-        held = ResidentSet(loader, where)
-
-        def gather(epoch: int, start: int) -> Generator[Tensor, None, None]:
-            yield from held.indices(epoch, start)
-
-        return gather, held.samples.images
-    loader.compile()
-
-    def stream(epoch: int, start: int) -> Generator[Tensor, None, None]:
-        with contextlib.closing(loader.epoch(epoch, start)) as batches:
-            for batch in to_device(batches, where):
-                yield batch.images
-
-    return stream, None
 
 
 def open_training_data(config: TrainConfig, preset: Preset) -> BetonLoader:
@@ -212,13 +186,16 @@ def build_step(
     where: torch.device,
     dtype: torch.dtype,
     console: Console,
+    decoder: dict[str, Tensor] | None = None,
 ) -> Step:
-    """Networks from the seed, the output bias from the data, both Adams."""
+    """Networks from the seed (a frozen decoder as given), the output bias from the data, the Adams."""
     assert config.learning_rate is not None
     torch.manual_seed(config.seed)
-    model = ALI(preset.architecture, kernels.resolve(config.kernels, decide.device_class(where)))
+    model = ALI(preset.architecture, kernels.resolve(config.kernels, decide.device_class(where)), config.objective)
     x = to_x(some_images(loader, BIAS_IMAGES), preset.architecture.image_size)
     model.initialize(torch.Generator().manual_seed(config.seed), mean_log_odds(x))
+    if decoder is not None:
+        model.decoder.load_state_dict(decoder)
     compiles, why = decide.compiles(config.compile)
     if config.compile:
         console.print("compiling the step" if compiles else f"warning: {why}: training eagerly, which is slower")
@@ -228,8 +205,26 @@ def build_step(
         betas=(preset.beta1, preset.beta2),
         dtype=dtype,
         compile=compiles,
+        cuda_graph=config.cuda_graphs and where.type == "cuda",
         samples=samples,
     )
+
+
+def frozen_decoder(config: TrainConfig, preset: Preset, run: RunDirectory) -> dict[str, Tensor] | None:
+    """Of --decoder-from, for a run that begins: one that resumes has it in its checkpoint.
+
+    Raises InputError where there is none, or another architecture's.
+    """
+    if config.decoder_from is None or checkpoint.list_checkpoints(run.checkpoints):
+        return None
+    trained, wanted = api.load(config.decoder_from, device="cpu").model, preset.architecture
+    found = trained.architecture
+    if (found.z_dim, found.slope, found.decoder) != (wanted.z_dim, wanted.slope, wanted.decoder):
+        raise InputError(
+            f"--decoder-from {config.decoder_from}: its decoder is not that of preset {preset.name}; "
+            f"name a run of that preset, or train with the run's own by --preset"
+        )
+    return trained.decoder.state_dict()
 
 
 def some_images(loader: BetonLoader, count: int) -> Tensor:

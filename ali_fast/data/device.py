@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from ali_fast.data.loader import HostBatch
 
-SLOTS = 3  # one in use, one copied ahead, one whose step may still run
+T = TypeVar("T")
+SLOTS = 3  # one copied ahead, one in use, one whose step may be queued still
 
 
 class DeviceBatch(NamedTuple):
@@ -32,10 +34,31 @@ def each(change: Callable[[Tensor], Tensor], batch: HostBatch | DeviceBatch) -> 
     )
 
 
+class Wait:
+    """How long a device has stood without a batch, `seconds` in all: an upper bound, seen from the host.
+
+    While the device still works on what was queued before, it waits for nothing, however long the host does.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device, self.seconds = device, 0.0
+
+    def timed(self, batches: Iterator[T]) -> Generator[T, None, None]:
+        """`batches`, each one's coming timed."""
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            if self.device.type != "cuda" or torch.cuda.current_stream(self.device).query():
+                self.seconds += time.perf_counter() - asked
+            if batch is None:
+                return
+            yield batch
+
+
 def to_device(batches: Iterator[HostBatch], device: torch.device) -> Generator[DeviceBatch, None, None]:
     """Yields each host batch on `device`, valid until the next one is asked for; on a CPU its memory is its own.
 
-    On CUDA: pinned and device buffers of our own, a copy stream, and a host that is at most two steps ahead of the
+    On CUDA: pinned and device buffers of our own, a copy stream, and a host that is at most SLOTS steps ahead of the
     device, since it waits for the step that used a buffer before it fills that buffer again. FFCV's own copies to a GPU
     wait on the stream only, so a pinned buffer can change while a copy from it is still queued.
     """
@@ -43,30 +66,16 @@ def to_device(batches: Iterator[HostBatch], device: torch.device) -> Generator[D
         for batch in batches:
             yield each(lambda tensor: tensor.to(device, copy=True), batch)
         return
-    copying = torch.cuda.Stream(device)
-    slots: list[_Slot] = []
-    ahead: deque[_Slot] = deque()
-
-    def stage() -> None:
-        batch = next(batches, None)
-        if batch is None:
-            return
-        if len(slots) < SLOTS:
-            slots.append(_Slot(batch, device))
-            copying.wait_stream(torch.cuda.current_stream(device))  # whatever had this memory before
-        else:
-            slots.append(slots.pop(0))
-        slots[-1].fill(batch, copying)
-        ahead.append(slots[-1])
-
+    computing, copying = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    slots: deque[_Slot] = deque()
     try:
-        stage()
-        while ahead:
-            stage()
-            slot = ahead.popleft()
-            torch.cuda.current_stream(device).wait_event(slot.copied)
+        for batch in batches:  # copied while the device computes on the ones before
+            slot = slots.popleft() if len(slots) == SLOTS else _Slot(batch, device, copying)
+            slots.append(slot)
+            slot.fill(batch, copying)
+            computing.wait_event(slot.copied)
             yield slot.batch
-            slot.used.record(torch.cuda.current_stream(device))
+            slot.used.record(computing)
     finally:
         copying.synchronize()
 
@@ -74,11 +83,12 @@ def to_device(batches: Iterator[HostBatch], device: torch.device) -> Generator[D
 class _Slot:
     """A pinned buffer, the device buffer it is copied to, and the events that say when each may be touched."""
 
-    def __init__(self, like: HostBatch, device: torch.device):
+    def __init__(self, like: HostBatch, device: torch.device, copying: torch.cuda.Stream):
         self.pinned = each(lambda tensor: torch.empty_like(tensor, pin_memory=True), like)
         self.batch = each(lambda tensor: torch.empty_like(tensor, device=device), like)
         self.copied = torch.cuda.Event()
         self.used = torch.cuda.Event()
+        copying.wait_stream(torch.cuda.current_stream(device))  # whatever had this memory before
 
     def fill(self, batch: HostBatch, copying: torch.cuda.Stream) -> None:
         self.used.synchronize()

@@ -31,7 +31,8 @@ class ResidentSet:
     """
 
     def __init__(self, loader: BetonLoader, device: torch.device):
-        self.order = loader.order
+        self.order, self.device = loader.order, device
+        self.copying = torch.cuda.Stream(device) if device.type == "cuda" else None
         count = loader.manifest.count
         first = loader.read(0, min(CHUNK, count))
         self.samples = each(lambda t: torch.empty((count, *t.shape[1:]), dtype=t.dtype, device=device), first)
@@ -45,10 +46,24 @@ class ResidentSet:
         """Batches an epoch."""
         return len(self.order)
 
+    def rows(self, epoch: int, start: int = 0) -> Generator[Tensor, None, None]:
+        """`indices`, row by row, uploaded when the first is asked for."""
+        yield from self.indices(epoch, start)
+
     def indices(self, epoch: int, start: int = 0) -> Tensor:
-        """Samples of an epoch's batches from number `start` on: int64 [len - start, B], on the device."""
-        indices = torch.from_numpy(self.order.epoch(epoch, start)).to(self.samples.images.device)
-        return indices.view(-1, self.order.batch_size)
+        """Samples of an epoch's batches from number `start` on: int64 [len - start, B], on the device.
+
+        On CUDA neither the host nor the steps that are queued wait for the copy; what is queued afterwards does.
+        """
+        indices = torch.from_numpy(self.order.epoch(epoch, start)).view(-1, self.order.batch_size)
+        if self.copying is None:
+            return indices.to(self.device)
+        with torch.cuda.stream(self.copying):
+            copied = indices.pin_memory().to(self.device, non_blocking=True)
+        computing = torch.cuda.current_stream(self.device)
+        computing.wait_stream(self.copying)
+        copied.record_stream(computing)
+        return copied
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[DeviceBatch, None, None]:
         """The batches of an epoch, from number `start` on, in memory of their own."""

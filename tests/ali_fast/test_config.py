@@ -57,7 +57,8 @@ def test_what_is_no_configuration_is_refused(text):
 
 def test_resume_allows_a_new_length_and_cadence_only():
     old = TrainConfig(dataset="digits", epochs=2).resolved()
-    longer = TrainConfig(dataset="digits", epochs=9, figure_ticks=2, keep=9).resolved()
+    free = {"figure_ticks": 2, "keep": 9, "data": "resident", "cuda_graphs": False}
+    longer = TrainConfig(dataset="digits", epochs=9, **free).resolved()
     assert differences(old, longer) == []
     assert differences(old, TrainConfig(dataset="digits", seed=3, amp=True).resolved()) == [
         "seed: 0 -> 3",

@@ -58,9 +58,22 @@ def test_a_plain_line_a_tick():
         assert part in line
 
 
+def test_steps_skipped_in_fp16_are_shown():
+    assert "skipped 3" in lines(LINE | {"skipped_steps": 3.0})
+    assert "skipped" not in lines(LINE | {"skipped_steps": 0.0})
+
+
 def test_a_won_game_is_said_once_until_it_is_open_again():
     said = lines(LINE, LINE | WON, LINE | WON, LINE, LINE | WON)
     assert said.count("the discriminator has won") == 2
+
+
+def test_an_objective_says_what_it_has():
+    base = {name: LINE[name] for name in ("step", "images_per_second", "data_wait_share")}
+    gan = base | {name: LINE[name] for name in ("loss_d", "loss_g", "score_data", "score_sample")}
+    assert "L_g 1.500  D(x) 0.61  D(x_tilde) 0.39  data wait" in lines(gan)
+    vae = base | {"loss": -100.5, "reconstruction": -123.0, "kl": 22.5, "sigma": 0.4, "reconstruction_error": 0.0312}
+    assert "loss -100.500  -log p(x|z) -123.00  KL 22.50  sigma 0.400  rec 0.0312  data wait" in lines(vae)
 
 
 def test_on_a_terminal():

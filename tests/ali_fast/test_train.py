@@ -1,6 +1,7 @@
 """Real runs on the digits: stopped, killed, resumed, lengthened, diverged. Eager, one thread, small batches."""
 
 import contextlib
+import inspect
 import json
 import multiprocessing
 import os
@@ -181,11 +182,35 @@ def test_lengthened_and_with_another_cadence(data, straight, tmp_path):
 
 
 def test_resident_is_the_same_run(data, straight, tmp_path):
-    for more, steps in (([], 30), (["--resident"], STEPS)):
+    for more, steps in (([], 30), (["--data", "resident"], STEPS)):
         process = start(command(data, tmp_path, *more, steps=steps))
         process.join(120)
         assert process.exitcode == 0
     assert_same_run(tmp_path, straight)
+
+
+@pytest.mark.usefixtures("quick")
+def test_ranges_for_nsys(data, tmp_path, monkeypatch):
+    """On the host, around what they name: a step's range holds the whole step, and every wait precedes one."""
+    pushed = []
+
+    class Range:
+        def __init__(self, name):
+            self.name = name
+
+        def __enter__(self):
+            pushed.append(self.name)
+
+        def __exit__(self, *_):
+            pushed.append(f"/{self.name}")
+
+    monkeypatch.setattr("ali_fast.train.nvtx.annotate", Range)
+    assert cli.main(command(data, tmp_path, steps=3)) == 0
+    assert pushed == ["data wait", "/data wait", "step", "/step"] * 3
+    from ali_fast.record import Recorder
+
+    for method, name in ((Recorder.tick, "tick"), (Recorder.draw, "figures"), (Recorder.save, "checkpoint")):
+        assert f'@nvtx.annotate("{name}")' in inspect.getsource(method)  # nothing is left of it while nobody records
 
 
 def test_minutes_end_the_session_and_the_next_goes_on(data, straight, tmp_path):

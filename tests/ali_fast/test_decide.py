@@ -1,0 +1,48 @@
+"""What is used where, and what is refused."""
+
+import pytest
+import torch
+
+from ali_fast import decide
+from ali_fast.errors import InputError
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def eight_gb_free(monkeypatch):
+    monkeypatch.setattr(decide, "_free_bytes", lambda where: 8 * 10**9)
+
+
+def test_a_set_is_held_on_a_gpu_where_it_leaves_room():
+    assert decide.resident("auto", CUDA, 10**9) == (True, "1.00 GB of 8.00 GB free")
+    assert decide.resident("auto", CUDA, 3 * 10**9) == (False, "it would take 3.00 GB of 8.00 GB free")
+    assert decide.resident("auto", CPU, 10**6)[0] is False
+
+
+def test_what_is_asked_for_is_done_or_refused():
+    for where in (CPU, CUDA):
+        assert decide.resident("stream", where, 10**6) == (False, "asked for")
+        assert decide.resident("resident", where, 3 * 10**9) == (True, "asked for, 3.00 GB of 8.00 GB free")
+        with pytest.raises(InputError, match=r"--data resident: .*9.00 GB of 8.00 GB free.*--data stream"):
+            decide.resident("resident", where, 9 * 10**9)
+
+
+def test_free_memory_is_some_of_the_machines(monkeypatch):
+    monkeypatch.undo()
+    assert 2**20 < decide._free_bytes(CPU) < 2**50
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_amp_on_a_cpu_says_what_it_costs(monkeypatch, fast):
+    monkeypatch.setattr(decide, "cpu_has_bf16", lambda: fast)
+    dtype, why = decide.dtype(True, CPU)
+    assert dtype == torch.bfloat16
+    assert (decide.SLOW_BF16 in why) == (not fast)
+    assert decide.dtype(False, CPU) == (torch.float32, "--amp is off")
+
+
+def test_bf16_instructions_are_the_processors_own():
+    with open("/proc/cpuinfo") as file:
+        flags = next((line.split() for line in file if line.startswith("flags")), [])
+    assert decide.cpu_has_bf16() == ("avx512_bf16" in flags or "amx_tile" in flags)
