@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,12 +47,33 @@ def interpolations(first: Images, between: Images, last: Images) -> Images:
     return grid(rows.reshape(-1, *first.shape[1:]), columns=rows.shape[1])
 
 
+def back_and_forth(between: Images, columns: int = 10) -> list[Images]:
+    """The ways `between` [N, S, H, W, C] side by side, as the frames of a loop from first to last and back."""
+    there = [grid(between[:, s], columns) for s in range(between.shape[1])]
+    return [*there, *there[-2:0:-1]]
+
+
 def write_png(sheet: Images, path: Path) -> None:
     """Write `sheet` [height, width, C] whole or not at all."""
-    image = Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet)
+    _write(path, [_picture(sheet)], format="PNG", optimize=True)
+
+
+def write_webp(frames: list[Images], path: Path, frames_per_second: int = 15) -> None:
+    """Write sheets [height, width, C] as an animation without end, whole or not at all."""
+    duration = 1000 // frames_per_second
+    _write(path, [_picture(f) for f in frames], format="WEBP", save_all=True, duration=duration, loop=0, quality=80)
+
+
+def _picture(sheet: Images) -> Image.Image:
+    return Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet)
+
+
+def _write(path: Path, pictures: list[Image.Image], **options: Any) -> None:
     part = path.with_suffix(path.suffix + ".part")
+    if len(pictures) > 1:
+        options["append_images"] = pictures[1:]
     try:
-        image.save(part, format="PNG", optimize=True)
+        pictures[0].save(part, **options)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -109,7 +109,7 @@ class Recorder:
 
     @nvtx.annotate("figures")
     def draw(self) -> None:
-        """Figures of fixed noise and fixed validation images, and the report that shows them, over the previous ones."""
+        """Figures of fixed noise and validation images, and the report that shows them, over the previous ones."""
         sheets = {"samples": figures.grid(self.inference.sample(SAMPLES).numpy(), columns=10)}
         if self.players.encoder:
             valid = self.valid[:SHOWN].numpy()

@@ -46,6 +46,7 @@ class Evaluate:
 
         from rich.console import Console
 
+        from ali_fast import report
         from ali_fast.environment import usable_cores
         from ali_fast.evaluate import tasks
         from ali_fast.evaluate.result import keep
@@ -73,5 +74,5 @@ class Evaluate:
         else:
             result = tasks.run_reconstruction(subject, console=console)
         print(result.to_text())
-        print(f"kept in {keep(subject.run, result)}")
+        print(f"kept in {keep(subject.run, result)}, shown in {report.write(subject.run)}")
         commands.write_json(self.json, asdict(result))

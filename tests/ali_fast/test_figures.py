@@ -56,3 +56,20 @@ def test_png_round_trip_and_equal_bytes(tmp_path, channels):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")).reshape(sheet.shape), sheet)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_animation_goes_there_and_back(tmp_path, channels):
+    between = np.linspace(20, 240, 4, dtype=np.uint8)[None, :, None, None, None]
+    between = np.broadcast_to(between, (2, 4, 48, 48, channels)).copy()
+    frames = figures.back_and_forth(between, columns=2)
+    assert [tiles(f, 48)[0] for f in frames] == [[20, 20], [93, 93], [166, 166], [240, 240], [166, 166], [93, 93]]
+    for name in ("a.webp", "b.webp"):
+        figures.write_webp(frames, tmp_path / name)
+    assert (tmp_path / "a.webp").read_bytes() == (tmp_path / "b.webp").read_bytes()
+    with Image.open(tmp_path / "a.webp") as image:
+        assert (image.n_frames, image.info["loop"]) == (6, 0)
+        for i, frame in enumerate(frames):
+            image.seek(i)
+            shown = np.asarray(image.convert("RGB")).astype(int)
+            assert abs(shown[24, 24, 0] - int(frame[24, 24, 0])) < 8

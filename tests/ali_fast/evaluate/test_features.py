@@ -63,7 +63,7 @@ def test_an_untrained_encoder_is_fresh_and_normalizes_what_it_sees(make_small):
     assert float(weight.detach().std()) == pytest.approx(fresh.architecture.init_std, rel=0.1)
     hidden = features.encoder_features(fresh)(images(64))[:, : 12 * 36].reshape(64, 12, 36)
     np.testing.assert_allclose(hidden.mean(axis=(0, 2)), 0, atol=1e-3)  # the maps' own statistics were taken
-    assert 0.8 < hidden.std(axis=(0, 2)).min() < hidden.std(axis=(0, 2)).max() < 1.01
+    assert 0.7 < hidden.std(axis=(0, 2)).min() < hidden.std(axis=(0, 2)).max() < 1.01
     again = features.untrained(trained, images(64), seed=1)
     assert torch.equal(again.encoder.products[0].weight, weight)
 

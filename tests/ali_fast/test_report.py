@@ -1,0 +1,139 @@
+"""The report holds what the run holds, and asks for nothing outside itself."""
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from ali_fast import figures, report
+from ali_fast.config import TrainConfig
+from ali_fast.run_directory import RunDirectory
+
+
+def tick(step, **more):
+    values = {"step": step, "epoch": step / 10, "seconds": step * 30.0, "loss_d": 1.0 / step, "loss_g": 0.5 + step}
+    return values | {"images_per_second": 100.0 + step, "step_ms": 5.0, "data_wait_share": 0.25} | more
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    with run.locked():
+        run.adopt(TrainConfig(dataset="digits", run_dir=run.path).resolved())
+    run.environment.write_text(json.dumps({"cpu": "Some <CPU> & co", "packages": {"torch": "2.99"}, "gpus": []}))
+    run.metrics.write_text("".join(json.dumps(tick(step)) + "\n" for step in range(10, 200, 10)))
+    sheet = np.zeros((20, 30, 1), np.uint8)
+    for name in ("samples", "reconstructions", "interpolations"):
+        figures.write_png(sheet, run.figures / f"{name}.png")
+    figures.write_webp([sheet, sheet + 200], run.figures / "interpolations.webp")
+    run.evaluation.mkdir()
+    columns, rows, paper = ("features", "error"), [("ours", "17.3 +- 0.2")], [("ALI, SVHN", "19.14 +- 0.50")]
+    result = {"task": "svm", "about": "L2-SVM on digits", "columns": columns, "rows": rows, "paper": paper}
+    (run.evaluation / "svm.json").write_text(json.dumps(result))
+    return run
+
+
+class Page(HTMLParser):
+    """Every tag's attributes, the text outside <style>, and that tags close in order."""
+
+    VOID = ("meta", "link", "img", "br", "line")
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.words, self.open = [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def test_it_asks_for_nothing_outside_itself(run):
+    text = report.write(run).read_text()
+    page = Page(text)
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "iframe", "object", "embed", "base", "form")
+        for name in ("src", "href", "srcset", "data", "action", "style", "background"):
+            if name in attributes:
+                assert attributes[name].startswith("data:"), (tag, attributes)
+    assert not re.search(r"url\(|@import|https?:|//\w", text)
+    policy = [a["content"] for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_it_holds_what_the_run_holds(run):
+    page = Page(report.write(run).read_text())
+    shown = [a["src"].split(",") for tag, a in page.tags if tag == "img"]
+    files = ["samples.png", "reconstructions.png", "interpolations.png", "interpolations.webp"]
+    assert [base64.b64decode(data) for _, data in shown] == [(run.figures / name).read_bytes() for name in files]
+    assert [kind for kind, _ in shown] == ["data:image/png;base64"] * 3 + ["data:image/webp;base64"]
+    for words in (
+        "step 190",
+        "epoch 19.0",
+        "trained for 1:35:00",
+        "L_d 0.00526",
+        "images per second 200 (110 to 290 over 19 ticks)",
+        "share of time waiting for data 25.0%",
+        "ours 17.3 +- 0.2 in the paper ALI, SVHN 19.14 +- 0.50",
+        "batch size 100",
+        "cpu Some <CPU> & co",
+        "packages.torch 2.99",
+    ):
+        assert words in page.text, words
+    assert len([a for tag, a in page.tags if tag == "svg"]) == 2  # losses and speed: the others have no values
+
+
+def test_curves_are_where_their_values_are():
+    chart = report.chart("t", {"a": [(0.0, 0.0), (5.0, 10.0), (10.0, 5.0)], "b": [(0.0, 2.5), (10.0, 2.5)]})
+    a, b = ([tuple(map(float, p.split(","))) for p in c.path[1:].split()] for c in chart.curves)
+    height, top = report.HEIGHT - report.TOP - report.BOTTOM, report.HEIGHT - report.BOTTOM
+    assert [x for x, _ in a] == pytest.approx([52, 52 + 396 / 2, 52 + 396])
+    assert [y for _, y in a] == pytest.approx([top, top - height * 10 / 10.5, top - height * 5 / 10.5], abs=0.06)
+    assert [y for _, y in b] == pytest.approx([top - height * 2.5 / 10.5] * 2, abs=0.06)
+    assert [m.text for m in chart.across] == ["0", "5", "10"]
+    assert [m.at for m in chart.across] == pytest.approx([52, 250, 448])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, [0, 0.5, 1]), (-3, 8, [0, 5]), (0.012, 0.021, [0.015, 0.02]), (990, 4100, [1000, 2000, 3000, 4000])],
+)
+def test_round_numbers(low, high, expected):
+    assert report.round_numbers(low, high) == pytest.approx(expected)
+
+
+def test_long_runs_are_thinned_and_end_where_they_end():
+    points = [(float(i), float(i)) for i in range(5003)]
+    path = report.chart("t", {"a": points}).curves[0].path
+    assert path.count(",") <= report.MOST_POINTS + 1
+    assert path.endswith(report.chart("t", {"a": points[:1] + points[-1:]}).curves[0].path.split()[-1])
+
+
+def test_a_run_that_has_nothing_yet_and_values_that_are_not_finite(tmp_path, run):
+    empty = RunDirectory(tmp_path / "empty")
+    empty.path.mkdir()
+    assert "empty" in Page(report.write(empty).read_text()).text
+    run.metrics.write_text("".join(json.dumps(tick(s, loss_d=None, sigma=0.5)) + "\n" for s in (10, 20)))
+    text = Page(report.write(run).read_text()).text
+    assert "mean sigma 0.5" in text
+    assert "L_d" not in text
