@@ -45,9 +45,12 @@ def draw(columns: list[Column], points: np.ndarray, components: np.ndarray, path
 
     # neighbours in the grid get colours far apart
     shuffled = np.random.default_rng(1).permutation(len(MEANS))[components]
-    figure = Figure(figsize=(2.6 * len(columns) + 0.4, 13), layout="constrained")
+    wide, tall, label, title = 2.6 * len(columns), 2.6 * len(ROWS), 0.5, 0.3  # inches
+    figure = Figure(figsize=(wide + label, tall + title))
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(ROWS), len(columns), squeeze=False)
+    # places by hand: matplotlib's own layout takes longer than all the rest
+    room = {"left": label / (wide + label), "right": 0.995, "bottom": 0.015, "top": 1 - title / (tall + title)}
+    axes = figure.subplots(len(ROWS), len(columns), squeeze=False, gridspec_kw=room | {"wspace": 0.12, "hspace": 0.1})
     for j, column in enumerate(columns):
         axes[0, j].set_title(f"({'abcd'[j]}) {column.title}")
         panels = [points, column.codes, column.reconstructions, column.prior, column.samples]

@@ -197,7 +197,7 @@ class _Log:
         losses = self.step.read_losses()
         now, steps = time.perf_counter(), self.step.steps
         step_ms = (now - self.from_time) / max(1, steps - self.from_step) * 1e3
-        of_modes = covered(self.step.model, self.job.seeds)
+        of_modes = covered(self.step.model, self.job.seeds, SAMPLES)
         line: dict[str, Any] = {
             "step": steps,
             "epoch": steps / self.steps_per_epoch,

@@ -1,5 +1,6 @@
 """Small stacks in float64, three members with settings of their own; lets the tests here import alone.py."""
 
+import functools
 import io
 import sys
 from pathlib import Path
@@ -67,14 +68,25 @@ def console():
 
 @pytest.fixture
 def make_config(data_dir, tmp_path):
-    def make(**options):
-        options = {"run_dir": tmp_path / "run", "epochs": 3, "batch_size": 50, "runs": 3} | options
-        return RunConfig(data_dir=data_dir, compile=False, device="cpu", **options)
-
-    return make
+    return functools.partial(config_of, data_dir, tmp_path / "run")
 
 
-@pytest.fixture
-def few_samples(monkeypatch):
-    monkeypatch.setattr(training, "SAMPLES", 600)
-    monkeypatch.setattr(protocol, "PACGAN_SAMPLES", 200)
+def config_of(data_dir, run_dir, **options):
+    options = {"run_dir": run_dir, "epochs": 3, "batch_size": 50, "runs": 3} | options
+    return RunConfig(data_dir=data_dir, compile=False, device="cpu", **options)
+
+
+@pytest.fixture(scope="session")
+def few_samples():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "SAMPLES", 600)
+        patch.setattr(protocol, "PACGAN_SAMPLES", 200)
+        yield
+
+
+@pytest.fixture(scope="session")
+def whole(data_dir, few_samples, tmp_path_factory):
+    """The configuration of a protocol that ran to its end, unstopped."""
+    config = config_of(data_dir, tmp_path_factory.mktemp("protocol") / "whole")
+    protocol.run(config, Console(file=io.StringIO()), SIZES)
+    return config

@@ -22,9 +22,8 @@ def results_of(config):
     return json.loads((config.run_dir / "results.json").read_text())
 
 
-def test_the_protocol_leaves_numbers_tables_models_and_the_figure(make_config, console):
-    config = make_config()
-    protocol.run(config, console, SIZES)
+def test_the_protocol_leaves_numbers_tables_models_and_the_figure(whole):
+    config = whole
     found = results_of(config)
     for method in ("ali", "gan"):
         of_method = found["methods"][method]
@@ -54,9 +53,8 @@ def test_the_protocol_leaves_numbers_tables_models_and_the_figure(make_config, c
     assert found["columns"]["inverse"]["setting"] == found["columns"]["post-hoc"]["setting"] == gan_setting
 
 
-def test_kept_models_are_the_best_members_and_inference_uses_the_gans_decoder(make_config, console):
-    config = make_config()
-    protocol.run(config, console, SIZES)
+def test_kept_models_are_the_best_members_and_inference_uses_the_gans_decoder(whole):
+    config = whole
     for method in ("ali", "gan"):
         best = results_of(config)["methods"][method]["best"]
         _, state = checkpoint.read_newest(config.run_dir / method / "checkpoints", warn=print)
@@ -89,9 +87,7 @@ def test_a_columns_worth_is_measured_on_the_held_out_points(make_config, console
 
 
 @pytest.mark.parametrize(("phase", "at"), [("gan", 5), ("post-hoc", 9)])
-def test_a_stopped_run_ends_as_one_that_was_not(make_config, console, tmp_path, monkeypatch, phase, at):
-    whole = make_config(run_dir=tmp_path / "whole")
-    protocol.run(whole, console, SIZES)
+def test_a_stopped_run_ends_as_one_that_was_not(make_config, console, whole, monkeypatch, phase, at):
     advance = training._Log.advance
 
     def with_signal(log):
