@@ -13,9 +13,8 @@ from ali_fast import checkpoint, decide, kernels, presets
 from ali_fast.errors import InputError
 from ali_fast.inference import Inference
 from ali_fast.model import ALI
+from ali_fast.players import PLAYERS, Objective
 from ali_fast.run_directory import RunDirectory, write_text
-
-EXPORTED = ("encoder", "decoder", "discriminator")
 
 
 def load(run: str | Path, *, device: str = "auto") -> Inference:
@@ -26,15 +25,15 @@ def load(run: str | Path, *, device: str = "auto") -> Inference:
     path = Path(run)
     where = decide.device(device).device
     if (path / "decoder.safetensors").exists():
-        preset, image_shape, weights = _read_export(path)
+        preset, objective, image_shape, weights = _read_export(path)
         source = path
     else:
         directory = RunDirectory(path)
         config = directory.read_config()
-        preset = presets.resolve(config.dataset, config.preset)
+        preset, objective = presets.resolve(config.dataset, config.preset), config.objective
         source, state = newest_checkpoint(directory)
         weights, image_shape = state["step"]["model"], state["conditions"]["image_shape"]
-    model = ALI(preset.architecture, kernels.resolve("auto", decide.device_class(where)))
+    model = ALI(preset.architecture, kernels.resolve("auto", decide.device_class(where)), objective)
     checkpoint.check_same_network(weights, model.state_dict(), source)
     model.load_state_dict(weights)
     height, width, channels = image_shape
@@ -60,26 +59,39 @@ def export(run: str | Path) -> Path:
     config = directory.read_config()
     inference = load(run, device="cpu")
     directory.export.mkdir(exist_ok=True)
-    for name in EXPORTED:
-        weights = {key: t.contiguous() for key, t in getattr(inference.model, name).state_dict().items()}
+    for name, network in inference.model.named_children():
+        weights = {key: t.contiguous() for key, t in network.state_dict().items()}
         part = directory.export / f"{name}.safetensors.part"
         part.write_bytes(save(weights))  # not save_file: its files are readable by their owner alone
         part.replace(part.with_suffix(""))
-    values = {"dataset": config.dataset, "preset": config.preset, "image_shape": list(inference.image_shape)}
+    values = {
+        "dataset": config.dataset,
+        "preset": config.preset,
+        "objective": config.objective,
+        "image_shape": list(inference.image_shape),
+    }
     write_text(directory.export / "config.json", json.dumps(values, indent=2) + "\n")
     return directory.export
 
 
-def _read_export(path: Path) -> tuple[presets.Preset, list[int], dict[str, torch.Tensor]]:
+def _read_export(path: Path) -> tuple[presets.Preset, Objective, list[int], dict[str, torch.Tensor]]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         values = json.loads((path / "config.json").read_text())
         preset, image_shape = presets.resolve(values["dataset"], values["preset"]), values["image_shape"]
-        weights = {f"{n}.{k}": t for n in EXPORTED for k, t in load_file(path / f"{n}.safetensors").items()}
+        objective: Objective = values.get("objective", "ali")
+        weights = {f"{n}.{k}": t for n in _networks(objective) for k, t in load_file(path / f"{n}.safetensors").items()}
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(f"{path} is no whole export: {error}; export the run again") from error
-    return preset, image_shape, weights
+    return preset, objective, image_shape, weights
+
+
+def _networks(objective: Objective) -> list[str]:
+    """Names of the networks that a model of this objective has."""
+    players = PLAYERS[objective]
+    there = {"encoder": players.encoder, "decoder": True, "discriminator": players.judged is not None}
+    return [name for name, is_there in there.items() if is_there]

@@ -56,7 +56,11 @@ class Inference:
         return self.decode(normal((n, self.model.architecture.z_dim), seed))
 
     def encode(self, images: Tensor | np.ndarray) -> Codes:
-        """uint8 [N, H, W, C] (or [N, H, W] for gray) -> q(z|x)."""
+        """uint8 [N, H, W, C] (or [N, H, W] for gray) -> q(z|x). Raises InputError without an encoder: a GAN's."""
+        if not self.model.players.encoder:
+            raise InputError(
+                "a GAN has no encoder: train one by --objective post-hoc, or inverse, --decoder-from its run"
+            )
         images = self._checked(images)
         size = self.model.architecture.image_size
 
