@@ -18,22 +18,27 @@ from ali_fast.run_directory import RunDirectory, write_text
 
 
 def load(run: str | Path, *, device: str = "auto") -> Inference:
-    """The model of the newest undamaged checkpoint of `run`, or of an export directory.
+    """The model of the newest undamaged checkpoint of `run` (of --ema: the average), or of an export directory.
 
     device: auto, cpu or cuda. Raises InputError where there is no run, no checkpoint, or another network's.
     """
     path = Path(run)
     where = decide.device(device).device
     if (path / "decoder.safetensors").exists():
-        preset, objective, image_shape, weights = _read_export(path)
-        source = path
+        source, (preset, objective, encoder, image_shape, weights) = path, _read_export(path)
     else:
         directory = RunDirectory(path)
         config = directory.read_config()
         preset, objective = presets.resolve(config.dataset, config.preset), config.objective
         source, state = newest_checkpoint(directory)
-        weights, image_shape = state["step"]["model"], state["conditions"]["image_shape"]
-    model = ALI(preset.architecture, kernels.resolve("auto", decide.device_class(where)), objective)
+        encoder, image_shape = config.encoder, state["conditions"]["image_shape"]
+        weights = state["step"]["model"] | state["step"].get("ema", {})
+    model = ALI(
+        preset.architecture,
+        kernels.resolve("auto", decide.device_class(where)),
+        objective,
+        deterministic=encoder == "deterministic",
+    )
     checkpoint.check_same_network(weights, model.state_dict(), source)
     model.load_state_dict(weights)
     height, width, channels = image_shape
@@ -68,13 +73,14 @@ def export(run: str | Path) -> Path:
         "dataset": config.dataset,
         "preset": config.preset,
         "objective": config.objective,
+        "encoder": config.encoder,
         "image_shape": list(inference.image_shape),
     }
     write_text(directory.export / "config.json", json.dumps(values, indent=2) + "\n")
     return directory.export
 
 
-def _read_export(path: Path) -> tuple[presets.Preset, Objective, list[int], dict[str, torch.Tensor]]:
+def _read_export(path: Path) -> tuple[presets.Preset, Objective, str, list[int], dict[str, torch.Tensor]]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -87,7 +93,7 @@ def _read_export(path: Path) -> tuple[presets.Preset, Objective, list[int], dict
         raise
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(f"{path} is no whole export: {error}; export the run again") from error
-    return preset, objective, image_shape, weights
+    return preset, objective, values.get("encoder", "stochastic"), image_shape, weights
 
 
 def _networks(objective: Objective) -> list[str]:

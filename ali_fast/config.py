@@ -44,6 +44,11 @@ class TrainConfig:
     decoder, which stays as it is; vae."""
     decoder_from: Path | None = None
     """Run directory or export whose decoder inverse and post-hoc infer."""
+    encoder: Literal["stochastic", "deterministic"] = "stochastic"
+    """z_hat ~ N(mu(x), sigma(x)^2), or mu(x) itself, which is BiGAN."""
+    ema: float | None = None
+    """Average E's and G's weights, keeping this share of the average at each step (such as 0.999), and draw, measure
+    and export the average; by default the weights themselves."""
     data_dir: Path = Path("data")
     """Where the .beton files are (DATA_DIR/NAME/SPLIT.beton); prepared there if missing."""
     run_dir: Path | None = None
@@ -94,6 +99,12 @@ class TrainConfig:
         if self.decoder_from is not None and not PLAYERS[self.objective].frozen_decoder:
             inferring = " and ".join(name for name, players in PLAYERS.items() if players.frozen_decoder)
             raise InputError(f"--decoder-from {self.decoder_from}: only {inferring} take one, not {self.objective}")
+        if self.encoder not in ("stochastic", "deterministic"):
+            raise InputError(f"--encoder {self.encoder}: stochastic or deterministic")
+        if self.encoder == "deterministic" and (not PLAYERS[self.objective].encoder or self.objective == "vae"):
+            raise InputError(f"--encoder deterministic: {self.objective} has no such encoder")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise InputError(f"--ema {self.ema}: must be between 0 and 1, such as 0.999")
         for name in ("epochs", "steps", "minutes", "batch_size", "learning_rate"):
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
+import math
 from collections.abc import Iterator
 
 import torch
@@ -62,20 +64,24 @@ class JointDiscriminator(nn.Module):
 class ALI(nn.Module):
     """Encoder, decoder and discriminator.
 
-    `encoder`: x [N, C, H, W] in [0, 1] -> [N, 2 L, 1, 1], mu then log_sigma. `decoder`: z [N, L, 1, 1] -> x_tilde.
+    `encoder`: x [N, C, H, W] in [0, 1] -> [N, 2 L, 1, 1], mu then log_sigma; of a `deterministic` one, BiGAN's case,
+    [N, L, 1, 1], mu alone. `decoder`: z [N, L, 1, 1] -> x_tilde.
     `sites` random sites read their seed by slot; slot 0 is the reparametrization's. Another `objective` than ALI has
     those of the networks that it plays with, and what is frozen neither trains nor goes to training mode.
     """
 
-    def __init__(self, architecture: Architecture, kernels: Kernels, objective: Objective = "ali"):
+    def __init__(
+        self, architecture: Architecture, kernels: Kernels, objective: Objective = "ali", *, deterministic: bool = False
+    ):
         super().__init__()
         a, slots = architecture, itertools.count()
-        self.architecture, self.kernels = a, kernels
+        self.architecture, self.kernels, self.deterministic = a, kernels, deterministic
         self.objective, self.players = objective, PLAYERS[objective]
         self.noise_slot = next(slots)
         self.z_dropout = a.discriminator_z[0].dropout
         if self.players.encoder:
-            self.encoder = Stack(a.encoder, a.image_channels, a.image_size, a, kernels, slots)
+            last = dataclasses.replace(a.encoder[-1], maps=a.z_dim) if deterministic else a.encoder[-1]
+            self.encoder = Stack((*a.encoder[:-1], last), a.image_channels, a.image_size, a, kernels, slots)
         self.decoder = Stack(a.decoder, a.z_dim, 1, a, kernels, slots)
         if self.players.frozen_decoder:
             self.decoder.requires_grad_(False).eval()
@@ -100,9 +106,14 @@ class ALI(nn.Module):
                 elif isinstance(module, Pixels) and log_odds is not None:
                     module.bias.copy_(log_odds[None])
 
+    def codes(self, x: Tensor, seeds: Tensor | None = None, statistics: Statistics | None = None) -> Tensor:
+        """x [N, C, H, W] -> mu and log_sigma [N, 2 L, 1, 1]; a deterministic encoder's log_sigma is minus infinity."""
+        codes = self.encoder(x, seeds, statistics)
+        return torch.cat([codes, torch.full_like(codes, -math.inf)], dim=1) if self.deterministic else codes
+
     def infer(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x [N, C, H, W] -> mu, log_sigma, each [N, L, 1, 1]."""
-        mu, log_sigma = self.encoder(x).chunk(2, dim=1)
+        mu, log_sigma = self.codes(x).chunk(2, dim=1)
         return mu, log_sigma
 
     def generator_parameters(self) -> list[nn.Parameter]:
@@ -118,6 +129,14 @@ class ALI(nn.Module):
         trained = [net for net in self.children() if net is not self.decoder or not self.players.frozen_decoder]
         norms = [module for net in trained for module in net.modules() if isinstance(module, Normalized)]
         return [norm.running_mean for norm in norms], [norm.running_var for norm in norms]
+
+    def generator_state(self) -> dict[str, Tensor]:
+        """E's and G's weights and running statistics, by their names in the whole model's state."""
+        return {name: t for name, t in self.state_dict().items() if not name.startswith("discriminator.")}
+
+    def twin(self) -> ALI:
+        """A model with an E and a G of its own, now equal to these, and this D."""
+        return copy.deepcopy(self, {id(self.discriminator): self.discriminator} if self.players.judged else {})
 
     def working_copy(self, dtype: torch.dtype) -> ALI:
         """The same networks with the products' weights in `dtype`; every other tensor is shared."""

@@ -132,7 +132,7 @@ def _encode(
     model: ALI, x: Tensor, z: Tensor, seeds: Tensor, statistics: Statistics, dropout: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """mu and log_sigma [M, 2 L, 1, 1], and [z_hat; z] as D takes them."""
-    codes = model.encoder(x, seeds, statistics)
+    codes = model.codes(x, seeds, statistics)
     z_joint = reparametrize(
         codes, z, dropout=dropout, seeds=seeds, slot=model.noise_slot, backend=model.kernels.reparametrize
     )

@@ -68,7 +68,7 @@ class Recorder:
         self.run, self.step, self.live = run, step, live
         self.conditions, self.valid, self.keep = conditions, valid, keep
         self.steps_per_epoch = steps_per_epoch
-        self.inference, self.players = Inference(step.model, tuple(conditions["image_shape"])), step.model.players
+        self.inference, self.players = Inference(step.shown, tuple(conditions["image_shape"])), step.model.players
         self.speed = Speed(batch_size, wait)
         self.metrics = MetricsFile(run.metrics, step=step.steps)
         self.tensorboard = TensorBoard(run.tensorboard, step=step.steps)

@@ -23,6 +23,10 @@ class Step:
     dtype: what the networks compute in, by default the model's own (bf16, fp16: AMP, with float32 masters).
     route: how both gradients are taken; by default the cheapest exact way. cuda_graph: capture the whole of it.
     samples: uint8 [count, H, W, C] on the device; a batch is then int64 [B], which of them to take.
+    ema: each step E's and G's weights and running statistics move an average by average = ema * average +
+    (1 - ema) * new.
+
+    Attributes: model, which learns; shown, what is drawn, measured and exported: the model, or its average.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class Step:
         compile: bool = True,
         cuda_graph: bool = False,
         samples: Tensor | None = None,
+        ema: float | None = None,
     ):
         master = next(model.parameters())
         self.model, self.device, self.dtype = model.train(), master.device, dtype or master.dtype
@@ -56,6 +61,7 @@ class Step:
         self.first_bad = torch.full((), -1, dtype=torch.int64, device=self.device)
         self.counter = torch.zeros((), dtype=torch.int64, device=self.device)
         self.samples = samples
+        self.ema, self.shown = ema, model if ema is None else model.twin()
         self.turn = compiled(self._turn, self.device) if compile else self._turn
         self.run: Callable[[Tensor], None] = Graphed(self._run) if cuda_graph else self._run
 
@@ -69,6 +75,13 @@ class Step:
         """What happens on the device, and all that a CUDA graph holds."""
         z, seeds = self.noise(len(batch))
         self.adams.step(*self.turn(batch, z, seeds, self.adams.scale))
+        self.average()
+
+    @torch.no_grad()
+    def average(self) -> None:
+        if self.ema is not None:
+            averages, new = (list(net.generator_state().values()) for net in (self.shown, self.model))
+            torch._foreach_lerp_(averages, new, 1 - self.ema)
 
     def noise(self, batch: int) -> tuple[Tensor, Tensor]:
         """z ~ N(0, I) [batch, L, 1, 1] and the random sites' seeds, from the device's default generator."""
@@ -120,7 +133,8 @@ class Step:
         generators = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             generators["cuda"] = torch.cuda.get_rng_state(self.device)
-        return {
+        averages = {} if self.ema is None else {"ema": self.shown.generator_state()}
+        return averages | {
             "model": self.model.state_dict(),
             "adams": self.adams.state_dict(),
             "generators": generators,
@@ -133,6 +147,8 @@ class Step:
         self.model.load_state_dict(state["model"])
         for master, copy in zip(self.model.parameters(), self.working.parameters(), strict=True):
             copy.data.copy_(master.data)
+        if self.ema is not None:
+            self.shown.load_state_dict(state["model"] | state["ema"])
         self.adams.load_state_dict(state["adams"])
         torch.set_rng_state(state["generators"]["cpu"].cpu())
         if self.device.type == "cuda":

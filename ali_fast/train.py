@@ -191,7 +191,12 @@ def build_step(
     """Networks from the seed (a frozen decoder as given), the output bias from the data, the Adams."""
     assert config.learning_rate is not None
     torch.manual_seed(config.seed)
-    model = ALI(preset.architecture, kernels.resolve(config.kernels, decide.device_class(where)), config.objective)
+    model = ALI(
+        preset.architecture,
+        kernels.resolve(config.kernels, decide.device_class(where)),
+        config.objective,
+        deterministic=config.encoder == "deterministic",
+    )
     x = to_x(some_images(loader, BIAS_IMAGES), preset.architecture.image_size)
     model.initialize(torch.Generator().manual_seed(config.seed), mean_log_odds(x))
     if decoder is not None:
@@ -207,6 +212,7 @@ def build_step(
         compile=compiles,
         cuda_graph=config.cuda_graphs and where.type == "cuda",
         samples=samples,
+        ema=config.ema,
     )
 
 

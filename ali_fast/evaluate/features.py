@@ -11,7 +11,6 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from ali_fast.evaluate.svm import Features
-from ali_fast.kernels import Kernels
 from ali_fast.layers import Normalized, Stack
 from ali_fast.model import ALI
 from ali_fast.pixels import to_x
@@ -24,7 +23,7 @@ PCA_VARIANCE = 0.99
 Represent = Callable[[npt.NDArray[np.uint8]], Features]
 
 
-def hidden_and_mu(encoder: Stack, x: Tensor) -> Tensor:
+def hidden_and_mu(encoder: Stack, x: Tensor, z_dim: int) -> Tensor:
     """The paper's features of x [N, C, H, W]: the last three hidden layers and mu, flattened: [N, D].
 
     Hidden layers are taken after batch norm and before the nonlinearity, as in the authors' code.
@@ -35,25 +34,28 @@ def hidden_and_mu(encoder: Stack, x: Tensor) -> Tensor:
         if isinstance(activation, Normalized):
             kept.append(activation.normalize(h))
         h = activation(h, None, None)
-    mu = h.chunk(2, dim=1)[0]
-    return torch.cat([layer.flatten(1) for layer in [*kept[-LAYERS:], mu]], dim=1)
+    return torch.cat([layer.flatten(1) for layer in [*kept[-LAYERS:], h[:, :z_dim]]], dim=1)
 
 
 def encoder_features(model: ALI) -> Represent:
     """`hidden_and_mu` of a model in evaluation mode."""
     assert not model.training
-    device, size = next(model.parameters()).device, model.architecture.image_size
+    device, a = next(model.parameters()).device, model.architecture
+
+    def chunk_features(chunk: Tensor) -> Features:
+        features: Features = (
+            hidden_and_mu(model.encoder, to_x(chunk.to(device), a.image_size), a.z_dim).float().cpu().numpy()
+        )
+        return features
 
     @torch.no_grad()
     def represent(images: npt.NDArray[np.uint8]) -> Features:
         chunks = torch.from_numpy(images).split(CHUNK)
-        first = hidden_and_mu(model.encoder, to_x(chunks[0].to(device), size)).float().cpu().numpy()
+        first = chunk_features(chunks[0])
         features = np.empty((len(images), first.shape[1]), np.float32)
         features[: len(first)] = first
         for i, chunk in enumerate(chunks[1:], 1):
-            features[i * CHUNK : i * CHUNK + len(chunk)] = (
-                hidden_and_mu(model.encoder, to_x(chunk.to(device), size)).float().cpu().numpy()
-            )
+            features[i * CHUNK : i * CHUNK + len(chunk)] = chunk_features(chunk)
         return features
 
     return represent
@@ -66,7 +68,7 @@ def untrained(like: ALI, images: npt.NDArray[np.uint8], seed: int) -> ALI:
     The encoder's batch norms take their statistics from `images`, as the first steps of a training would.
     """
     device = next(like.parameters()).device
-    model = ALI(like.architecture, Kernels(**dict.fromkeys(like.kernels.__dataclass_fields__, "eager")))
+    model = ALI(like.architecture, like.kernels, like.objective, deterministic=like.deterministic)
     model.initialize(torch.Generator().manual_seed(seed))
     model.to(device).train()
     statistics: list[tuple[Tensor, Tensor]] = []

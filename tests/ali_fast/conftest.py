@@ -43,8 +43,8 @@ SMALL = {
 }
 
 
-def small_model(name: str, dtype: torch.dtype = torch.float64, kernels: str = "eager", objective="ali") -> ALI:
-    model = ALI(SMALL[name], resolve(kernels, "cpu"), objective)
+def small_model(name: str, dtype: torch.dtype = torch.float64, kernels: str = "eager", objective="ali", **more) -> ALI:
+    model = ALI(SMALL[name], resolve(kernels, "cpu"), objective, **more)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -18,12 +18,12 @@ from ali_fast.run_directory import RunDirectory
 PRESET = presets.resolve("digits")
 
 
-def make_run(path, seed=0, step=7):
+def make_run(path, seed=0, step=7, encoder="stochastic"):
     """A run directory with one checkpoint of random weights, statistics included."""
     run = RunDirectory(path)
     with run.locked():
-        run.adopt(TrainConfig(dataset="digits", run_dir=path).resolved())
-    model = ALI(PRESET.architecture, kernels.resolve("eager", "cpu"))
+        run.adopt(TrainConfig(dataset="digits", run_dir=path, encoder=encoder).resolved())
+    model = ALI(PRESET.architecture, kernels.resolve("eager", "cpu"), deterministic=encoder == "deterministic")
     generator = torch.Generator().manual_seed(seed)
     weights = {k: torch.rand(t.shape, generator=generator) * 0.3 for k, t in model.state_dict().items()}
     model.load_state_dict(weights)
@@ -60,6 +60,26 @@ def test_round_trip_through_an_export(run):
     assert torch.equal(ali.sample(16, seed=3), again.sample(16, seed=3))
     images = ali.sample(4)
     assert torch.equal(ali.encode(images).mu, again.encode(images).mu)
+
+
+def test_of_a_run_with_ema_the_average_is_used(tmp_path):
+    path, model = make_run(tmp_path / "run")
+    run = RunDirectory(path)
+    _, state = api.newest_checkpoint(run)
+    ema = {name: t + 0.1 for name, t in model.generator_state().items()}
+    state["step"]["ema"] = ema
+    checkpoint.save(run.checkpoints, 8, {k: v for k, v in state.items() if k != "format"}, keep=3)
+    for ali in (ali_fast.load(path), ali_fast.load(api.export(path))):
+        for name, tensor in ali.model.state_dict().items():
+            assert torch.equal(tensor, ema[name] if name in ema else model.state_dict()[name])
+
+
+def test_a_deterministic_encoder_is_loaded_as_one(tmp_path):
+    path, _ = make_run(tmp_path / "run", encoder="deterministic")
+    for ali in (ali_fast.load(path), ali_fast.load(api.export(path))):
+        codes = ali.encode(ali.sample(3))
+        assert torch.equal(codes.sample(1), codes.mu)
+        assert torch.equal(ali.interpolate(ali.sample(2), ali.sample(2), 2)[:, 0], ali.reconstruct(ali.sample(2)))
 
 
 def test_export_is_the_same_bytes_for_equal_weights(tmp_path):

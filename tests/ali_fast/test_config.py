@@ -35,6 +35,9 @@ def test_the_preset_fills_what_was_not_given():
         ({"dataset": "digits", "learning_rate": float("nan")}, "--learning-rate nan"),
         ({"dataset": "digits", "keep": 0}, "--keep 0"),
         ({"dataset": "digits", "seed": -1}, "--seed -1"),
+        ({"dataset": "digits", "ema": 1.0}, "--ema 1.0"),
+        ({"dataset": "digits", "encoder": "none"}, "--encoder none"),
+        ({"dataset": "digits", "encoder": "deterministic", "objective": "vae"}, "vae has no such encoder"),
     ],
 )
 def test_mistakes_are_named(options, words):

@@ -215,6 +215,30 @@ def test_sigma_is_the_mean_of_exp_log_sigma(make_small):
     )
 
 
+@pytest.mark.parametrize("objective", ["ali", "inverse"])
+def test_a_deterministic_encoder_gives_mu(make_small, kind, objective):
+    """BiGAN: z_hat is the encoder's output, half as wide, without noise."""
+    model = make_small(kind, objective=objective, deterministic=True)
+    x, z, seeds = batch(model)
+    a = model.architecture
+    if objective == "ali":
+        z_hat = forward(model.encoder, a.encoder, a.slope, x, seeds)
+        losses, to_g, to_d = play(model, *judge(model, x, decode(model, z, seeds), z_hat, z, seeds))
+    else:
+        x_tilde = decode(model, z, seeds, frozen=True).detach()
+        loss = (z - forward(model.encoder, a.encoder, a.slope, x_tilde, seeds)).square().sum() / BATCH
+        losses, to_g, to_d = loss.detach()[None], torch.autograd.grad(loss, model.generator_parameters()), ()
+    for route in routes(model):
+        outcome = GAMES[objective](model, x, z, seeds, route, None)
+        torch.testing.assert_close(outcome.losses.double(), losses, rtol=1e-6, atol=1e-6)
+        assert difference(outcome.generator, to_g) < 1e-12
+        assert objective != "ali" or difference(outcome.discriminator, to_d) < 1e-12
+        assert outcome.sigma == 0
+    mu, log_sigma = model.eval().infer(x)
+    assert mu.shape == log_sigma.shape == z.shape
+    assert torch.equal(log_sigma.exp(), torch.zeros_like(z))
+
+
 def test_scale_multiplies_every_gradient(make_small, kind, objective):
     model, game = make_small(kind, objective=objective), GAMES[objective]
     inputs = batch(model)

@@ -127,6 +127,34 @@ def test_fp16_skips_a_step_that_overflows_and_halves_the_scale(make_small):
     assert step.read_metrics()["skipped_steps"] >= 1
 
 
+def test_ema_averages_the_generators_weights_and_statistics(make_small, kind):
+    model = make_small(kind)
+    step = Step(model, learning_rate=1e-2, compile=False, ema=0.7)
+    expected = {name: t.clone() for name, t in model.state_dict().items()}
+    for i in range(4):
+        step(images(model, i))
+        expected = {name: 0.7 * t + 0.3 * model.state_dict()[name] for name, t in expected.items()}
+    shown = step.shown.state_dict()
+    of_g = [name for name in expected if not name.startswith("discriminator.")]
+    assert difference([shown[name] for name in of_g], [expected[name] for name in of_g]) < 1e-6
+    assert step.shown.discriminator is model.discriminator
+    assert min(float((shown[n] - model.state_dict()[n]).abs().max()) for n in of_g if n.endswith("weight")) > 1e-4
+    resumed = Step(make_small(kind), learning_rate=1e-2, compile=False, ema=0.7)
+    resumed.load_state_dict(copy.deepcopy(step.state_dict()))
+    for each in (step, resumed):
+        torch.manual_seed(9)
+        each(images(model, 9))
+    assert all(torch.equal(a, b) for a, b in zip(tensors(resumed), tensors(step), strict=True))
+    theirs = step.shown.state_dict()
+    assert all(torch.equal(t, theirs[name]) for name, t in resumed.shown.state_dict().items())
+
+
+def test_without_ema_the_model_itself_is_shown(make_small):
+    step = Step(make_small("maxout"), learning_rate=1e-2, compile=False)
+    assert step.shown is step.model
+    assert "ema" not in step.state_dict()
+
+
 @pytest.mark.slow
 def test_fifty_compiled_steps_are_fifty_eager_steps(make_small, kind):
     samples = images(make_small(kind), batch=60)
