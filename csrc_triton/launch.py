@@ -148,6 +148,11 @@ class Launch:
     num_warps: int
 
 
+def runs_kernels(x: Tensor) -> bool:
+    """Whether an op launches its kernels for x, or runs the reference."""
+    return x.device.type == "cuda"
+
+
 _record: list[Launch] | None = None
 
 

@@ -165,7 +165,7 @@ def launch_backward(g: Tensor, params: Tensor, threshold: int, seeds: Tensor, sl
 @triton_op("csrc_triton::reparametrize", mutates_args=())
 def forward_op(params: Tensor, z: Tensor, threshold: int, seeds: Tensor, slot: int) -> Tensor:
     params, z = launch.channels_last(params), launch.channels_last(z)
-    if params.device.type != "cuda":
+    if not launch.runs_kernels(params):
         return reference(params, z, *noise(z, seeds, slot, threshold), threshold).contiguous()
     return launch_forward(params, z, threshold, seeds, slot)
 
@@ -173,7 +173,7 @@ def forward_op(params: Tensor, z: Tensor, threshold: int, seeds: Tensor, slot: i
 @triton_op("csrc_triton::reparametrize_backward", mutates_args=())
 def backward_op(g: Tensor, params: Tensor, threshold: int, seeds: Tensor, slot: int) -> Tensor:
     g, params = launch.channels_last(g), launch.channels_last(params)
-    if params.device.type != "cuda":
+    if not launch.runs_kernels(params):
         drawn = noise(g[: params.shape[0]], seeds, slot, threshold)
         return reference_backward(g, params, *drawn, threshold).contiguous()
     return launch_backward(g, params, threshold, seeds, slot)

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from comparing import assert_close
+from hypothesis import strategies as st
 
 from csrc_triton.adversarial_loss import LOGIT_LIMIT, launch_forward
 
@@ -15,6 +16,11 @@ CASES = {
     "several blocks": (2600, 1.0, None),
     "saturated": (64, 30.0, None),
 }
+DRAWN = dict(
+    count=st.integers(1, 1200).map(lambda n: 2 * n),
+    std=st.sampled_from([0.1, 3.0, 30.0]),
+    scale=st.sampled_from([None, 1024.0]),
+)
 
 
 def losses64(logits):

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from comparing import assert_close, random_map, random_vector, some_seeds
+from hypothesis import strategies as st
 
 from csrc_triton import batch_norm, philox
 from csrc_triton.batch_norm import launch_backward, launch_forward
@@ -33,6 +34,18 @@ SPLIT_CASES = {
     "one range": ((1, 9, 5, 6), 0.1, 0.2, (16, 8), 2),
     "more ranges than are merged at once": ((1, 8, 13, 11), 0.1, 0.0, (16, 8), 1, -7.0, 0.5),
 }
+DRAWN = dict(
+    shape=st.tuples(*(st.integers(1, n) for n in (9, 40, 13, 13))).filter(lambda s: s[0] * s[2] * s[3] > 1),
+    slope=st.sampled_from([0.0, 0.02, 1.0]),
+    dropout=st.sampled_from([0.0, 0.2, 0.5]),
+    mean=st.sampled_from([0.0, -7.0, 20.0]),
+)
+# and in ranges of rows
+DRAWN_SPLIT = DRAWN | dict(
+    shape=st.tuples(*(st.integers(1, n) for n in (3, 20, 6, 6))).filter(lambda s: s[0] * s[2] * s[3] > 1),
+    tile=st.sampled_from([(16, 8), (32, 16)]),
+    tiles=st.integers(1, 3),
+)
 
 
 def check(shape, slope, dropout, mean=0.0, std=1.0, *, dtype, device):

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from comparing import assert_close, random_map, random_vector, some_seeds
+from hypothesis import strategies as st
 
 from csrc_triton import philox
 from csrc_triton.bias_act import launch_backward, launch_forward
@@ -22,6 +23,12 @@ CASES = {
     "bias alone": ((2, 10, 4, 4), 1.0, True, 0.0),
     "large mean": ((2, 16, 6, 6), 0.1, True, 0.2, 20.0),
 }
+DRAWN = dict(
+    shape=st.tuples(*(st.integers(1, n) for n in (9, 40, 13, 13))),
+    slope=st.sampled_from([0.0, 0.02, 1.0]),
+    with_bias=st.booleans(),
+    dropout=st.sampled_from([0.0, 0.2, 0.5]),
+)
 
 
 def check(shape, slope, with_bias, dropout, mean=0.0, *, dtype, device):

@@ -6,6 +6,7 @@ there are many, must come out exactly.
 
 import torch
 from comparing import assert_close, random_map, some_seeds
+from hypothesis import strategies as st
 
 from csrc_triton import launch, philox
 from csrc_triton.maxout import launch_backward, launch_forward
@@ -25,6 +26,12 @@ CASES = {
     "one channel": ((3, 2, 5, 5), "tied", 0.2, "after"),
     "one row": ((1, 20, 1, 1), "tied", 0.9, "before"),
 }
+DRAWN = dict(
+    shape=st.tuples(*(st.integers(1, n) for n in (9, 20, 9, 9))).map(lambda s: (s[0], 2 * s[1], *s[2:])),
+    bias_kind=st.sampled_from(["tied", "untied", None]),
+    dropout=st.sampled_from([0.0, 0.2, 0.5]),
+    order=st.sampled_from(["after", "before"]),
+)
 
 
 def on_grid(values, step):

@@ -2,6 +2,7 @@
 
 import torch
 from comparing import assert_close, random_map, some_seeds
+from hypothesis import strategies as st
 
 from csrc_triton import philox
 from csrc_triton.reparametrize import launch_backward, launch_forward, noise
@@ -17,6 +18,7 @@ CASES = {
     "one code": (1, 256, 0.2),
     "one unit": (33, 1, 0.2),
 }
+DRAWN = dict(n=st.integers(1, 40), units=st.integers(1, 70), dropout=st.sampled_from([0.0, 0.2, 0.5]))
 
 
 def check(n, units, dropout, *, dtype, device):

@@ -7,11 +7,33 @@ bf16, which makes it a whole unit.
 
 from collections.abc import Sequence
 
+import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
 DTYPES = [FP32, FP16, BF16]
+
+
+def drawn(**strategies):
+    """A test of arguments that Hypothesis draws, the same in every run, and of each data type."""
+    return lambda test: settings(max_examples=12, deadline=None, derandomize=True)(
+        given(**strategies, dtype=st.sampled_from(DTYPES))(test)
+    )
+
+
+def in_turn(cases):
+    """Parameters of the interpreter's tests, where time counts: every case in fp32, every other in fp16 or bf16 too."""
+    low = {0: FP16, 2: BF16}
+    return [
+        pytest.param(case, dtype, id=f"{name}-{dtype}")
+        for i, (name, case) in enumerate(cases.items())
+        for dtype in (FP32, low.get(i % 4))
+        if dtype
+    ]
+
 
 # kind of tensor -> data type -> bound on the error. bf16: on a GPU, which rounds to nearest even.
 TOLERANCES = {

@@ -1,11 +1,15 @@
 """bias_act's kernels, interpreted."""
 
 import pytest
-from check_bias_act import CASES, check
-from comparing import DTYPES
+from check_bias_act import CASES, DRAWN, check
+from comparing import drawn, in_turn
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize(("case", "dtype"), in_turn(CASES))
 def test_against_float64_autograd(case, dtype):
     check(*case, dtype=dtype, device="cpu")
+
+
+@drawn(**DRAWN)
+def test_drawn_shapes(**case):
+    check(**case, device="cpu")

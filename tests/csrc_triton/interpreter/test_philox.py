@@ -4,6 +4,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from check_philox import SHAPES, check_masks, check_normals
 from comparing import some_seeds
 
 from csrc_triton import philox
@@ -47,3 +48,12 @@ def test_element_words():
         eps_twin, low2_twin, low3_twin = philox.element_normals(seeds, slot, 256)
         assert torch.equal(low2, low2_twin.int()) and torch.equal(low3, low3_twin.int())
         assert (eps - eps_twin).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_masks_through_an_op(shape, ops_run_kernels):
+    check_masks(shape, 1, "cpu")
+
+
+def test_normals_through_an_op(ops_run_kernels):
+    check_normals(2, "cpu")

@@ -1,0 +1,215 @@
+"""Each op of csrc_triton at every shape of the paper's four networks, against what torch makes of the same formula.
+
+    python -m profiles.bench_ops [--preset cifar10 ...] [--json PATH]
+
+bf16. On a GPU: microseconds, forward and backward apart, inside CUDA graphs, for torch's eager mode, Inductor with each
+set of options of `ali_fast.capture`, and the kernels; beside them the time of copying as many bytes as the kernels
+move, on that card ("roofline"; what only reads may beat it). Without a GPU: the kernels' launches and bytes, the least
+time that their bytes take on paper, and Inductor's own launches and bytes for the same, lowered for an H100: that
+needs the CPU build of torch, and minutes a network. The counts hold for the torch version printed on top.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ali_fast import presets
+from profiles import pretend
+
+if TYPE_CHECKING:  # `pretend` comes before torch
+    import torch
+
+    from profiles.op_sites import Cost, Site
+
+PRESETS = ("cifar10", "svhn", "celeba", "imagenet64")
+PASSES = ("forward", "backward")
+# An H100 on paper: bytes a second of its memory and of its L2, and what of a tensor's traffic stays in L2.
+MEMORY, L2, L2_BYTES = 3.0e12, 5.5e12, 50e6
+
+
+def paper_us(moved: int) -> float:
+    return moved / (L2 if moved <= L2_BYTES else MEMORY) * 1e6
+
+
+def by_pass(values: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return dict(zip(PASSES, values, strict=False))
+
+
+# ---------------------------------------------------------------- without a GPU
+
+
+def counted(site: Site, dtype: torch.dtype, lowered: bool) -> dict[str, Any]:
+    """The kernels' cost and paper floor; if asked, Inductor's launches and bytes by set of options."""
+    from profiles.op_sites import our_cost
+
+    ours = [cost._asdict() | {"floor_us": paper_us(cost.bytes)} for cost in our_cost(site, dtype)]
+    inductor = inductor_cost(site, dtype) if lowered else {}
+    return {"triton": by_pass(ours), "inductor": {k: by_pass([c._asdict() for c in v]) for k, v in inductor.items()}}
+
+
+@functools.cache
+def inductor_cost(site: Site, dtype: torch.dtype) -> dict[str, list[Cost]]:
+    from ali_fast.capture import OPTION_SETS
+    from profiles.lowered_ops import GPU, lower
+    from profiles.op_sites import arguments, function
+
+    make = functools.partial(arguments, site, dtype, GPU)
+    return {name: lower(function(site, "inductor"), make, options) for name, options in OPTION_SETS.items()}
+
+
+# ---------------------------------------------------------------- on a GPU
+
+
+@functools.cache
+def measured(site: Site, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """Microseconds and kernels by variant, the bytes the kernels move, and the time of copying these."""
+    import torch
+
+    from profiles import op_times
+    from profiles.op_sites import arguments, our_cost
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        tensors = arguments(site, dtype, device)
+        with torch.no_grad():
+            for t in tensors[1:]:
+                t.normal_()
+            tensors[0].fill_(12345)
+        torch._dynamo.reset()
+        torch._functorch.config.donated_buffer = False  # a backward is run again and again
+        made = {name: op_times.passes(call, tensors) for name, call in variants(site).items()}
+    result: dict[str, Any] = {
+        "copy": by_pass([{"bytes": c.bytes, "us": op_times.copy_us(c.bytes)} for c in our_cost(site, dtype)])
+    }
+    for which in PASSES:
+        calls = {name: getattr(one, which) for name, one in made.items() if getattr(one, which)}
+        if not calls:
+            continue
+        times = op_times.interleaved(list(calls.values()), stream)
+        for name, time in zip(calls, times, strict=True):
+            share = result["copy"][which]["us"] / time.us
+            result.setdefault(name, {})[which] = time._asdict() | {"share": share}
+    return result
+
+
+def variants(site: Site) -> dict[str, Any]:
+    """Name -> the op's call; "eager" is the formula that Inductor is given, as it is."""
+    import torch
+
+    from ali_fast.capture import OPTION_SETS
+    from profiles.op_sites import function
+
+    calls: dict[str, Any] = {"eager": function(site, "inductor")}
+    for name, options in OPTION_SETS.items():
+        compiled = torch.compile(function(site, "inductor"), fullgraph=True, dynamic=False, options=dict(options))
+        calls[f"inductor, {name}"] = compiled
+    return calls | {"triton": function(site, "triton")}
+
+
+# ---------------------------------------------------------------- tables
+
+
+def _sum(passes: Mapping[str, Mapping[str, Any]], key: str) -> float:
+    return sum(one[key] for one in passes.values())
+
+
+def _each(passes: Mapping[str, Mapping[str, Any]], key: str, form: str = "g") -> str:
+    return "+".join(format(one[key], form) for one in passes.values())
+
+
+def count_table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Launches forward+backward and megabytes of both; the last line is a step's, every site as often as it occurs."""
+    names = list(rows[0]["inductor"])
+    yield f"| op | times | kernels: launches | MB | paper us |{''.join(f' Inductor, {n} | MB |' for n in names)}"
+    yield f"| --- | ---: | ---: | ---: | ---: |{' ---: | ---: |' * len(names)}"
+    totals: Counter[str] = Counter()
+    for row in rows:
+        parts = {"triton": row["triton"], **row["inductor"]}
+        cells = [row["site"], f"{row['times']}"]
+        for name, passes in parts.items():
+            cells += [_each(passes, "launches"), f"{_sum(passes, 'bytes') / 1e6:.2f}"]
+            cells += [_each(passes, "floor_us", ".2f")] if name == "triton" else []
+            for key in ("launches", "bytes", *(["floor_us"] if name == "triton" else [])):
+                totals[f"{name} {key}"] += row["times"] * _sum(passes, key)
+        yield f"| {' | '.join(cells)} |"
+    total = [
+        f"{totals['triton launches']:g}",
+        f"{totals['triton bytes'] / 1e6:.0f}",
+        f"{totals['triton floor_us']:.0f}",
+    ]
+    for name in names:
+        total += [f"{totals[f'{name} launches']:g}", f"{totals[f'{name} bytes'] / 1e6:.0f}"]
+    yield f"| a step | | {' | '.join(total)} |"
+
+
+def time_table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Microseconds forward+backward, kernels in brackets, share of the copy's speed; a step's sum last."""
+    names = [name for name in rows[0]["measured"] if name != "copy"]
+    yield f"| op | times | MB | copy us |{''.join(f' {name} |' for name in names)}"
+    yield f"| --- | ---: | ---: | ---: |{' ---: |' * len(names)}"
+    totals: Counter[str] = Counter()
+    for row in rows:
+        copy, cells = row["measured"]["copy"], []
+        for name in names:
+            passes = row["measured"][name]
+            share = _sum(copy, "us") / _sum(passes, "us")
+            cells.append(f"{_each(passes, 'us', '.1f')} ({_each(passes, 'kernels')}) {share:.0%}")
+            totals[name] += row["times"] * _sum(passes, "us")
+        totals["copy"] += row["times"] * _sum(copy, "us")
+        first = [row["site"], f"{row['times']}", f"{_sum(copy, 'bytes') / 1e6:.2f}", _each(copy, "us", ".1f")]
+        yield f"| {' | '.join([*first, *cells])} |"
+    sums = [f"{totals['copy']:.0f}", *(f"{totals[name]:.0f}" for name in names)]
+    yield f"| a step, us | | | {' | '.join(sums)} |"
+
+
+# ---------------------------------------------------------------- the command
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m profiles.bench_ops", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--preset", nargs="+", default=PRESETS, help="default: the paper's four")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the numbers here too, after every network")
+    args = parser.parse_args()
+    known = {preset.name: preset for preset in presets.PRESETS}
+    if unknown := set(args.preset) - known.keys():
+        parser.error(f"--preset {' '.join(sorted(unknown))}: of {', '.join(known)}")
+    try:
+        pretend.h100()
+        pretended = True
+    except RuntimeError:  # torch has CUDA of its own
+        pretended = False
+    import torch
+
+    from profiles import report
+    from profiles.op_sites import sites
+
+    on_gpu, dtype = torch.cuda.is_available() and not pretended, torch.bfloat16
+    device = torch.device("cuda" if on_gpu else "cpu")
+    head = report.header(device)
+    report.print_header(head)
+    if pretended:
+        print(f"no GPU: counted, lowered for an {pretend.PROPERTIES.name}; times are on paper")
+    elif not on_gpu:
+        print("no GPU, and this torch cannot pretend one: Inductor's kernels are not counted; times are on paper")
+    rows: list[dict[str, Any]] = []
+    for name in args.preset:
+        preset = known[name]
+        print(f"{name}, batch {preset.batch_size}", flush=True)
+        network = []
+        for site, times in sites(preset).items():
+            row: dict[str, Any] = {"preset": name, "site": str(site), "op": site.op, "times": times}
+            row |= {"measured": measured(site, dtype)} if on_gpu else counted(site, dtype, pretended)
+            network.append(row)
+        print(*(time_table if on_gpu else count_table)(network), sep="\n", flush=True)
+        rows += network
+        if args.json:
+            report.write_json(args.json, head, rows, dtype="bfloat16")
+
+
+if __name__ == "__main__":
+    main()
