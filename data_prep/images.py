@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from ali_fast.errors import InputError
 
@@ -30,6 +31,7 @@ SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".
 MAX_PIXELS = 1 << 26  # 67 megapixels, above a 50-megapixel camera's; 270 MB once decoded
 MAX_FILE_BYTES = 1 << 28
 MAX_SCANS = 100  # a progressive JPEG has about ten; each costs a pass over all pixels
+SCAN = b"\xff\xda"  # the marker that starts one
 GRAY_16 = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 ORIENTATION = 0x0112  # EXIF tag: 1 is upright, 2 to 8 say how it is turned
 UPRIGHT = {
@@ -101,10 +103,20 @@ def _open(data: bytes, name: str, formats: tuple[str, ...]) -> Image.Image:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise InputError(f"image {name}: {width} x {height} pixels, at most {MAX_PIXELS} are accepted")
-    jpeg = image.format in ("JPEG", "MPO")  # MPO: a JPEG with more after it, as some cameras and telephones write
-    if jpeg and data.count(b"\xff\xda") > MAX_SCANS:  # the start-of-scan marker
+    # MPO is a JPEG with more after it, as some cameras and telephones write: a subclass.
+    if isinstance(image, JpegImageFile) and not _has_one_scan(image, data) and data.count(SCAN) > MAX_SCANS:
         raise InputError(f"image {name}: more than {MAX_SCANS} scans in one JPEG")
     return image
+
+
+def _has_one_scan(image: JpegImageFile, data: bytes) -> bool:
+    """Whether a sequential JPEG has all its components in its first scan, after which the decoder stops."""
+    if image.format != "JPEG" or "progressive" in image.info:
+        return False
+    assert image.fp is not None
+    header = 6 + 2 * image.layers  # Pillow has read as far as the end of the first scan's
+    at = image.fp.tell() - header
+    return data[at - 2 : at + 3] == SCAN + header.to_bytes(2, "big") + bytes([image.layers])
 
 
 def _plain(image: Image.Image, name: str) -> Image.Image:
