@@ -19,8 +19,8 @@ from ali_fast.live import clock
 from ali_fast.metrics import read_metrics
 from ali_fast.run_directory import RunDirectory, write_text
 
-WIDTH, HEIGHT = 460, 200  # of a chart, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 26  # margins for the axes' numbers
+WIDTH, HEIGHT = 340, 190  # of a chart, in its own units
+LEFT, RIGHT, TOP, BOTTOM = 42, 10, 10, 24  # margins for the axes' numbers
 MOST_POINTS = 500  # of a curve
 TICKS = 4  # about so many on an axis
 

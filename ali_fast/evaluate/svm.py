@@ -6,12 +6,14 @@ draw of its own. Then each class-balanced draw of N labels trains an SVM whose e
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from joblib import Parallel, delayed
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
 from ali_fast.errors import InputError
@@ -68,8 +70,11 @@ def reduced(features: npt.NDArray[np.floating]) -> tuple[np.ndarray, np.ndarray 
 
 def fit(features: np.ndarray, labels: Rows, c: float) -> tuple[np.ndarray, np.ndarray]:
     """One L2-SVM (squared hinge) against the rest for each class: weights [K, d] and intercepts [K]."""
-    # The primal converges over the whole grid, without random numbers; the dual does neither.
-    svm = LinearSVC(C=c, loss="squared_hinge", dual=False).fit(features, labels)
+    # The primal needs no random numbers, and converges on nearly the whole grid, where the dual stops far from it.
+    svm = LinearSVC(C=c, loss="squared_hinge", dual=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # at C = e^15 and above
+        svm.fit(features, labels)
     if len(svm.classes_) == 2:
         return np.concatenate([-svm.coef_, svm.coef_]), np.concatenate([-svm.intercept_, svm.intercept_])
     return svm.coef_, svm.intercept_

@@ -107,11 +107,12 @@ def test_curves_are_where_their_values_are():
     chart = report.chart("t", {"a": [(0.0, 0.0), (5.0, 10.0), (10.0, 5.0)], "b": [(0.0, 2.5), (10.0, 2.5)]})
     a, b = ([tuple(map(float, p.split(","))) for p in c.path[1:].split()] for c in chart.curves)
     height, top = report.HEIGHT - report.TOP - report.BOTTOM, report.HEIGHT - report.BOTTOM
-    assert [x for x, _ in a] == pytest.approx([52, 52 + 396 / 2, 52 + 396])
+    left, width = report.LEFT, report.WIDTH - report.LEFT - report.RIGHT
+    assert [x for x, _ in a] == pytest.approx([left, left + width / 2, left + width])
     assert [y for _, y in a] == pytest.approx([top, top - height * 10 / 10.5, top - height * 5 / 10.5], abs=0.06)
     assert [y for _, y in b] == pytest.approx([top - height * 2.5 / 10.5] * 2, abs=0.06)
     assert [m.text for m in chart.across] == ["0", "5", "10"]
-    assert [m.at for m in chart.across] == pytest.approx([52, 250, 448])
+    assert [m.at for m in chart.across] == pytest.approx([left, left + width / 2, left + width])
 
 
 @pytest.mark.parametrize(
