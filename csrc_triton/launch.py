@@ -88,10 +88,14 @@ def fresh_map(y: Tensor, x: Tensor) -> Tensor:
 
 
 def empty_map(x: Tensor, channels: int | None = None) -> Tensor:
-    """An uninitialised channels-last map like x, with another number of channels if given."""
+    """An uninitialised channels-last map like x, with another number of channels if given.
+
+    Its strides are given, not left to a memory format: of a 1x1 map Inductor (torch 2.13) would choose others, and then
+    fail where it copies the kernel's result back to itself.
+    """
     n, c, h, w = x.shape
-    shape = (n, channels or c, h, w)
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    c = channels or c
+    return torch.empty_strided((n, c, h, w), (h * w * c, 1, w * c, c), dtype=x.dtype, device=x.device)
 
 
 def rows_and_channels(x: Tensor) -> tuple[int, int]:
