@@ -150,6 +150,8 @@ def _in_processes(job: _Job, starts: deque[int], workers: int) -> Iterator[Chunk
         while wanted < job.split.count:
             for pipe in pipes:
                 while under_way[pipe] < 2 and starts and starts[0] < wanted + 2 * workers * job.length:
+                    if not under_way[pipe]:
+                        reading[pipes[pipe]] = starts[0]
                     under_way[pipe] += 1
                     with suppress(OSError):  # a dead worker's: seen below
                         pipe.send(starts.popleft())
