@@ -4,6 +4,7 @@
 
 Without --dataset, images of noise are written to a temporary .beton first. `stream` is FFCV as `train` uses it,
 `resident` the split on the device as uint8, `torch DataLoader` the usual one over the images in memory, with workers.
+A prepared split can be read without FFCV: then `stream` is left out.
 Nothing but the batches is asked for: no step runs. Times to the first batch include opening, filling and compiling.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -78,11 +80,16 @@ def usual(path: Path, batch_size: int, device: torch.device) -> Epoch:
     return lambda number: (batch.to(device, non_blocking=True) for batch in loader)
 
 
+STREAM = "stream (FFCV)"
 WAYS: dict[str, Callable[[Path, int, torch.device], Epoch]] = {
     "torch DataLoader": usual,
-    "stream (FFCV)": streamed,
+    STREAM: streamed,
     "resident": resident,
 }
+
+
+def possible_ways() -> list[str]:
+    return [way for way in WAYS if way != STREAM or importlib.util.find_spec("ffcv") is not None]
 
 
 def first_batch(way: str, path: Path, batch_size: int, device: torch.device) -> tuple[Epoch, float]:
@@ -108,8 +115,8 @@ def images_per_s(epoch: Epoch, number: int, device: torch.device) -> float:
 
 def bench(path: Path, batch_size: int, device: torch.device, rounds: int) -> list[dict[str, Any]]:
     """Epochs of every way in turn."""
-    opened = {way: first_batch(way, path, batch_size, device) for way in WAYS}
-    rates: dict[str, list[float]] = {way: [] for way in WAYS}
+    opened = {way: first_batch(way, path, batch_size, device) for way in possible_ways()}
+    rates: dict[str, list[float]] = {way: [] for way in opened}
     for number in range(rounds):
         for way, (epoch, _) in opened.items():
             rates[way].append(images_per_s(epoch, number, device))
@@ -124,19 +131,19 @@ def bench(path: Path, batch_size: int, device: torch.device, rounds: int) -> lis
 
 def noise(path: Path, count: int, shape: tuple[int, int, int]) -> None:
     """A split of noise, prepared as every other."""
-    from data_prep.writer import Split, write_split
+    from data_prep.split import Split
+    from data_prep.writer import write_splits
 
-    read = partial(_sample, shape)
-    write_split(Split(count, shape, read), path, dataset=path.parent.name, split_name=path.stem)
+    write_splits({path: Split(count, shape, partial(_sample, shape))})
 
 
 def _sample(shape: tuple[int, int, int], i: int) -> Any:
-    from data_prep.writer import Sample
+    from data_prep.split import Sample
 
     return Sample(np.random.default_rng(i).integers(0, 256, shape, dtype=np.uint8))
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m profiles.bench_loader", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--dataset", help="prepared before; default: noise")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR")
@@ -146,7 +153,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="epochs of each (default 5)")
     parser.add_argument("--json", type=Path, metavar="PATH")
     parser.add_argument("--chart", type=Path, metavar="PATH", help="write bars as PNG")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     try:
         device = decide.device(args.device).device
         head = report.header(device)

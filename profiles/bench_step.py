@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import argparse
 import functools
+import sys
+import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +31,7 @@ from ali_fast.objective import Route
 from ali_fast.presets import Preset
 from ali_fast.step import Step
 from profiles import clock, report
-from profiles.flops import gflop, step_gflop
+from profiles.flops import step_gflop, usual_gflop
 from profiles.usual import UsualStep
 
 RESIDENT_IMAGES = 10_000
@@ -50,7 +53,7 @@ def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> It
     usual = functools.partial(
         UsualStep, preset.architecture, learning_rate=preset.learning_rate, betas=(preset.beta1, preset.beta2)
     )
-    work = gflop(usual(torch.device("cpu")), preset.architecture, batch_size)
+    work = usual_gflop(preset, batch_size)
     yield Row("usual PyTorch step", lambda: usual(device), work, torch.float32)
     yield Row("channels-last", lambda: usual(device, memory_format=torch.channels_last), work, torch.float32)
 
@@ -140,15 +143,45 @@ def start(row: Row, preset: Preset, batch_size: int, device: torch.device) -> Ru
     return Running(call, torch.cuda.max_memory_allocated(device) - before, clock.gpu_kernels(call))
 
 
+def start_all(
+    waterfall: list[Row], preset: Preset, batch_size: int, device: torch.device, seconds: float
+) -> tuple[dict[str, Running], dict[str, str]]:
+    """The rows that run, by name, and why the others do not. The first and the last start first.
+
+    One that fails is no reason to lose the others; after `seconds` no further one is started.
+    """
+    started: dict[str, Running] = {}
+    left_out: dict[str, str] = {}
+    ends, between = [waterfall[0], waterfall[-1]], waterfall[1:-1]
+    end = time.perf_counter() + seconds
+    for row in [*ends, *between]:
+        if row in between and time.perf_counter() > end:
+            left_out[row.name] = f"not started within {seconds:.0f} s"
+            continue
+        began = time.perf_counter()
+        try:
+            started[row.name] = start(row, preset, batch_size, device)
+        except Exception as error:
+            traceback.print_exc()
+            left_out[row.name] = f"{type(error).__name__}: {error}".split("\n")[0]
+        else:
+            print(f"  ready in {time.perf_counter() - began:.0f} s: {row.name}", flush=True)
+    return started, left_out
+
+
 def bench(
-    waterfall: list[Row], preset: Preset, batch_size: int, device: torch.device, *, rounds: int, burst_seconds: float
+    waterfall: list[Row],
+    started: dict[str, Running],
+    batch_size: int,
+    device: torch.device,
+    *,
+    rounds: int,
+    burst_seconds: float,
 ) -> list[dict[str, Any]]:
-    """The waterfall's numbers, first row first."""
-    started = []
-    for row in waterfall:
-        print(f"  starting: {row.name}", flush=True)
-        started.append(start(row, preset, batch_size, device))
-    timings = clock.interleaved([s.call for s in started], device, rounds=rounds, burst_seconds=burst_seconds)
+    """The numbers of the rows that run, in the waterfall's order."""
+    timed = [row for row in waterfall if row.name in started]
+    calls = [started[row.name].call for row in timed]
+    timings = clock.interleaved(calls, device, rounds=rounds, burst_seconds=burst_seconds)
     return [
         {
             "name": row.name,
@@ -156,20 +189,21 @@ def bench(
             "spread_ms": timing.spread_ms,
             "images_per_s": batch_size / timing.ms * 1e3,
             "gflop": row.gflop,
-            "kernels": running.kernels,
-            "peak_bytes": running.peak_bytes,
+            "kernels": started[row.name].kernels,
+            "peak_bytes": started[row.name].peak_bytes,
             "ratio": timings[0].ms / timing.ms,
         }
-        for row, running, timing in zip(waterfall, started, timings, strict=True)
+        for row, timing in zip(timed, timings, strict=True)
     ]
 
 
 def print_table(waterfall: list[Row], results: list[dict[str, Any]], peaks: dict[torch.dtype, float]) -> None:
     """As Markdown; peaks in 10^12 operations a second."""
+    dtypes = {row.name: row.dtype for row in waterfall}
     print("| step | ms | spread | images/s | GFLOP | GPU kernels | peak MB | of peak | ratio |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for row, r in zip(waterfall, results, strict=True):
-        share = r["gflop"] / r["step_ms"] / peaks[row.dtype]
+    for r in results:
+        share = r["gflop"] / r["step_ms"] / peaks[dtypes[r["name"]]]
         kernels_run = "-" if r["kernels"] is None else f"{r['kernels']:.0f}"
         memory = "-" if r["peak_bytes"] is None else f"{r['peak_bytes'] / 1e6:.0f}"
         print(
@@ -178,7 +212,7 @@ def print_table(waterfall: list[Row], results: list[dict[str, Any]], peaks: dict
         )
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m profiles.bench_step", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--preset", help="default: the data set's own")
@@ -187,10 +221,13 @@ def main() -> None:
     parser.add_argument("--amp", action=argparse.BooleanOptionalAction, help="default: on CUDA only")
     parser.add_argument("--rounds", type=int, default=11, help="bursts of each row (default 11)")
     parser.add_argument("--burst-seconds", type=float, default=0.2, help="length of a burst (default 0.2)")
+    parser.add_argument(
+        "--start-seconds", type=float, default=float("inf"), help="start no row after so long, but the first and last"
+    )
     parser.add_argument("--only", choices=("all", "ends"), default="all", help="ends: the first and the last row")
     parser.add_argument("--json", type=Path, metavar="PATH")
     parser.add_argument("--chart", type=Path, metavar="PATH", help="write bars as PNG")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     try:
         preset = presets.resolve(args.dataset, args.preset)
         device = decide.device(args.device).device
@@ -206,12 +243,18 @@ def main() -> None:
     if args.only == "ends":
         waterfall = [waterfall[0], waterfall[-1]]
     peaks = {dtype: clock.peak_tflops(dtype, device) for dtype in dict.fromkeys(row.dtype for row in waterfall)}
-    results = bench(waterfall, preset, batch_size, device, rounds=args.rounds, burst_seconds=args.burst_seconds)
+    started, left_out = start_all(waterfall, preset, batch_size, device, args.start_seconds)
+    if waterfall[0].name not in started:
+        sys.exit("the first row, which every ratio is against, did not run")
+    results = bench(waterfall, started, batch_size, device, rounds=args.rounds, burst_seconds=args.burst_seconds)
     in_words = {str(dtype).removeprefix("torch."): peak for dtype, peak in peaks.items()}
     print("one large matrix product: " + ", ".join(f"{name} {peak:.2f} TFLOP/s" for name, peak in in_words.items()))
     print_table(waterfall, results, peaks)
+    for name, why in left_out.items():
+        print(f"\nleft out: {name}: {why}")
     if args.json:
-        report.write_json(args.json, head, results, preset=preset.name, batch_size=batch_size, peak_tflops=in_words)
+        more = {"preset": preset.name, "batch_size": batch_size, "peak_tflops": in_words, "left_out": left_out}
+        report.write_json(args.json, head, results, **more)
     if args.chart:
         report.bar_chart(
             args.chart,

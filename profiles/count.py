@@ -1,6 +1,6 @@
 """What a step costs, counted on a machine without a GPU: GFLOP, and the GPU kernels of the step compiled for an H100.
 
-    python -m profiles.count [--preset cifar10 ...] [--kernels triton ...] [--options best] [--json PATH]
+    python -m profiles.count [--preset cifar10 ...] [--kernels triton ...] [--options best] [--json PATH] [--chart PATH]
 
 Minutes a preset. The counts hold for this torch version: Inductor's fusions change with every one.
 """
@@ -8,7 +8,6 @@ Minutes a preset. The counts hold for this torch version: Inductor's fusions cha
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from profiles import pretend
@@ -17,38 +16,49 @@ PRESETS = ("cifar10", "svhn", "celeba", "imagenet64")
 KERNELS = ("inductor", "triton", "auto")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m profiles.count", description="GFLOP and GPU kernels of a step")
     parser.add_argument("--preset", nargs="+", default=PRESETS, help="default: the paper's four")
     parser.add_argument("--kernels", nargs="+", default=KERNELS, help="as ali-fast train takes it; default: all three")
     parser.add_argument("--options", nargs="+", help="sets of Inductor's options, of ali_fast.capture; default: all")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the numbers here too")
-    args = parser.parse_args()
+    parser.add_argument("--chart", type=Path, metavar="PATH", help="write bars as PNG")
+    args = parser.parse_args(arguments)
 
     pretend.h100()
     import torch  # not before
 
     from ali_fast import capture, presets
-    from profiles.flops import step_gflop
+    from profiles import report
+    from profiles.flops import step_gflop, usual_gflop
     from profiles.whole_step import counts, others
 
+    head = report.header(torch.device("cpu")) | {"device": pretend.PROPERTIES.name}
+    report.print_header(head)
     rows = []
-    print(f"torch {torch.__version__}, bf16; kernels of the step but its convolutions, GEMMs and Adams; then by kind")
+    print("bf16; kernels of a step but its convolutions, GEMMs and Adams; then all by kind")
     by_name = {preset.name: preset for preset in presets.PRESETS}
     for name in args.preset:
         preset = by_name[name]
-        work = step_gflop(preset)
-        print(f"{name}, batch {preset.batch_size}: {work:.1f} GFLOP a step", flush=True)
+        work, usual = step_gflop(preset), usual_gflop(preset, preset.batch_size)
+        print(f"{name}, batch {preset.batch_size}: {work:.1f} GFLOP a step; the usual step's {usual:.1f}", flush=True)
         for spec in args.kernels:
             for options in args.options or capture.OPTION_SETS:
                 kinds = counts(preset, spec, capture.OPTION_SETS[options])
-                row = {"preset": name, "kernels": spec, "options": options, "gflop": work}
+                row = {"preset": name, "kernels": spec, "options": options, "gflop": work, "usual_gflop": usual}
                 rows.append(row | {"others": others(kinds), "kinds": kinds})
                 kinds_in_words = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
                 print(f"  {spec:9} {options:12} {others(kinds):4}   {kinds_in_words}", flush=True)
     if args.json:
-        args.json.write_text(
-            json.dumps({"torch": torch.__version__, "gpu": pretend.PROPERTIES.name, "rows": rows}, indent=2)
+        report.write_json(args.json, head, rows)
+    if args.chart:
+        report.bar_chart(
+            args.chart,
+            "GPU kernels of a compiled step, without convolutions, GEMMs and Adam",
+            [f"{row['preset']}, --kernels {row['kernels']}, {row['options']} options" for row in rows],
+            [row["others"] for row in rows],
+            None,
+            "kernels",
         )
 
 

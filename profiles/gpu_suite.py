@@ -2,14 +2,17 @@
 
     python -m profiles.gpu_suite --out DIR [--data-dir DIR] [--only PART ...] [--minutes 9] [--quick]
 
-Each part runs in a process of its own with its own time limit; what it has found is in DIR before the next begins, and
-DIR/summary.md tells it all in the end. Without a GPU the parts that need one are skipped and named. Compile caches stay
-in build/gpu_suite: a second call is quicker.
+Each part runs in a process of its own with its own time limit; what it has found is in DIR before the next begins: at
+most eight files, of which summary.md tells it all. Without a GPU the parts that need one are skipped and named. Nothing
+need be installed but torch, pytest and what the package imports. Compile caches stay in build/gpu_suite: a second call
+is quicker.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -26,15 +29,20 @@ from profiles import report
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / "build" / "gpu_suite"
-RUN = CACHE / "run"
-KEPT_OF_RUN = ("metrics.jsonl", "figures/samples.png")
+RUN, NUMBERS = CACHE / "run", CACHE / "numbers"
+KEPT_OF_RUN = ("metrics.jsonl", "figures/samples.png", "figures/reconstructions.png")
 SHOWN_LINES = 60  # of a part's output, in the summary
 MOST_BYTES = 15 << 20  # of a file in DIR
+LEAST_SECONDS = 10.0  # with less left no further part is begun
+GPU_TESTS = ("tests/ali_fast/test_capture.py", "tests/ali_fast/data/test_device.py")
 
 
 @dataclass(frozen=True)
 class Part:
-    """One process. `command` takes DIR and whether to be quick; None from it: `missing` says what was not given."""
+    """One process. `command` takes the arguments, and returns None if `missing` was not given.
+
+    It writes its numbers, if any, to NUMBERS/NAME.json.
+    """
 
     name: str
     seconds: float
@@ -47,28 +55,32 @@ def _module(name: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", name, *map(str, arguments)]
 
 
-def _tests(*paths: str) -> list[str]:
-    present = [path for path in paths if (ROOT / path).exists()]
-    return _module("pytest", "-m", "gpu", "-q", "-rfE", "-p", "no:cacheprovider", *present)
+def _numbers(part: str) -> tuple[str, Path]:
+    return "--json", NUMBERS / f"{part}.json"
+
+
+def _tests(*paths: str) -> Callable[[argparse.Namespace], list[str]]:
+    flags = ("-m", "gpu", "-rfE", "--durations=5", "-p", "no:cacheprovider", "--continue-on-collection-errors")
+    return lambda args: _module("pytest", *flags, *paths)
 
 
 def _step(args: argparse.Namespace) -> list[str]:
-    quick = ("--rounds", 3, "--burst-seconds", 0.02, "--batch-size", 4) if args.quick else ()
+    quick = ("--rounds", 3, "--burst-seconds", 0.02, "--batch-size", 4, "--only", "ends") if args.quick else ()
     dataset = "digits" if args.quick else "cifar10"
-    written = ("--json", args.out / "step.json", "--chart", args.out / "step.png")
-    return _module("profiles.bench_step", "--dataset", dataset, *written, *quick)
+    written = (*_numbers("step"), "--chart", args.out / "step.png")
+    return _module("profiles.bench_step", "--dataset", dataset, "--start-seconds", 200, *written, *quick)
 
 
 def _ends(dataset: str) -> Callable[[argparse.Namespace], list[str]]:
     def command(args: argparse.Namespace) -> list[str]:
-        return _module("profiles.bench_step", "--dataset", dataset, "--only", "ends", "--rounds", 5)
+        ends = ("--only", "ends", "--rounds", 5, *_numbers(f"step_{dataset}"))
+        return _module("profiles.bench_step", "--dataset", dataset, *ends)
 
     return command
 
 
-def _loader(args: argparse.Namespace) -> list[str]:
-    quick = ("--images", 500, "--rounds", 2) if args.quick else ()
-    return _module("profiles.bench_loader", "--json", args.out / "loader.json", *quick)
+def _ops(args: argparse.Namespace) -> list[str]:
+    return _module("profiles.bench_ops", *_numbers("ops"), "--chart", args.out / "ops.png")
 
 
 def _prepared(data_dir: Path) -> str | None:
@@ -79,30 +91,42 @@ def _prepared(data_dir: Path) -> str | None:
     return None
 
 
+def _loader(args: argparse.Namespace) -> list[str] | None:
+    quick = ("--images", 500, "--rounds", 2) if args.quick else ()
+    name = _prepared(args.data_dir)
+    if name is None and importlib.util.find_spec("ffcv") is None:
+        return None
+    data = () if name is None else ("--dataset", name, "--data-dir", args.data_dir)
+    return _module("profiles.bench_loader", *_numbers("loader"), *data, *quick)
+
+
 def _train(args: argparse.Namespace) -> list[str] | None:
     name = _prepared(args.data_dir)
     if name is None:
         return None
-    length = ("--steps", 20) if args.quick else ("--minutes", 1)
     shutil.rmtree(RUN, ignore_errors=True)
-    where = ("--run-dir", RUN, "--data-dir", args.data_dir)
-    return _module("ali_fast", "train", "--dataset", name, "--amp", "--resident", *where, *length)
+    length = ("--steps", 20) if args.quick else ("--minutes", 1)
+    return _module("profiles.short_run", "--dataset", name, "--data-dir", args.data_dir, "--run-dir", RUN, *length)
 
 
+def _trace(args: argparse.Namespace) -> list[str]:
+    quick = ("--batch-size", 4, "--steps", 3) if args.quick else ()
+    written = (*_numbers("trace"), "--trace", args.out / "trace.json.gz")
+    return _module("profiles.trace", "--dataset", "digits" if args.quick else "cifar10", *written, *quick)
+
+
+DOCTOR = [sys.executable, "-c", "from ali_fast import doctor; print(doctor.to_text(doctor.examine()))"]
+
+# What says most comes first: the time for all together ends before the parts' own limits add up.
 PARTS = (
-    Part("doctor", 30, lambda args: _module("ali_fast", "doctor")),
-    Part("op_tests", 120, lambda args: _tests("tests/csrc_triton/gpu"), needs_gpu=True),
-    Part("capture_tests", 120, lambda args: _tests("tests/ali_fast"), needs_gpu=True),
-    Part("step", 240, _step),
-    Part("ops", 90, lambda args: _module("profiles.bench_ops", "--json", args.out / "ops.json"), needs_gpu=True),
-    Part("loader", 60, _loader),
+    Part("doctor", 30, lambda args: DOCTOR),
+    Part("step", 270, _step),
     Part("train", 120, _train, missing="no prepared data set under --data-dir"),
-    Part(
-        "trace",
-        60,
-        lambda args: _module("profiles.trace", "--dataset", "cifar10", "--trace", args.out / "trace.json.gz"),
-        needs_gpu=True,
-    ),
+    Part("capture_tests", 150, _tests(*GPU_TESTS), needs_gpu=True),
+    Part("op_tests", 90, _tests("tests/csrc_triton/gpu"), needs_gpu=True),
+    Part("trace", 60, _trace),
+    Part("ops", 90, _ops, needs_gpu=True),
+    Part("loader", 60, _loader, missing="neither a prepared data set nor FFCV to write one"),
     Part("step_svhn", 90, _ends("svhn"), needs_gpu=True),
     Part("step_celeba", 120, _ends("celeba"), needs_gpu=True),
     Part("step_imagenet64", 120, _ends("imagenet64"), needs_gpu=True),
@@ -124,15 +148,15 @@ def run(part: Part, args: argparse.Namespace, seconds_left: float) -> Outcome:
     command = part.command(args)
     if command is None:
         return Outcome(part.name, f"skipped: {part.missing}", 0.0, "")
-    limit = min(part.seconds, seconds_left)
-    if limit < 10:
+    if seconds_left < LEAST_SECONDS:
         return Outcome(part.name, f"skipped: no time left; --only {part.name} runs it alone", 0.0, "")
+    limit = min(part.seconds, seconds_left)
     caches = {"TORCHINDUCTOR_CACHE_DIR": str(CACHE / "inductor"), "TRITON_CACHE_DIR": str(CACHE / "triton")}
     start = time.perf_counter()
     process = subprocess.Popen(
         command,
         cwd=ROOT,
-        env={**os.environ, **caches, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, **caches, "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(_path())},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
@@ -147,6 +171,21 @@ def run(part: Part, args: argparse.Namespace, seconds_left: float) -> Outcome:
         output, _ = process.communicate()
         state = f"stopped after {limit:.0f} s"
     return Outcome(part.name, state, time.perf_counter() - start, output)
+
+
+def _path() -> list[str]:
+    """The checkout first: nothing of it need be installed."""
+    return [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+
+
+def results(head: dict, outcomes: list[Outcome]) -> dict:
+    """Every part's outcome and numbers."""
+    parts = {}
+    for o in outcomes:
+        written = NUMBERS / f"{o.part}.json"
+        numbers = json.loads(written.read_text()) if written.exists() else {}
+        parts[o.part] = {"outcome": o.state, "seconds": round(o.seconds, 1), **numbers}
+    return {**head, "parts": parts}
 
 
 def summary(head: dict, outcomes: list[Outcome]) -> str:
@@ -184,7 +223,7 @@ def keep(out: Path) -> None:
             print(f"{path.name} was larger than {MOST_BYTES >> 20} MB and is not kept")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     names = [part.name for part in PARTS]
     parser = argparse.ArgumentParser(prog="python -m profiles.gpu_suite", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results go")
@@ -192,9 +231,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=names, metavar="PART", help=", ".join(names))
     parser.add_argument("--minutes", type=float, default=9.0, help="for all parts together (default 9)")
     parser.add_argument("--quick", action="store_true", help="small everything: does it run?")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     args.out, args.data_dir = args.out.absolute(), args.data_dir.absolute()
     args.out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(NUMBERS, ignore_errors=True)
+    NUMBERS.mkdir(parents=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     head, outcomes = report.header(device), []
     report.print_header(head)
@@ -206,6 +247,7 @@ def main() -> None:
         outcomes.append(outcome)
         print(f"{outcome.part}: {outcome.state}, {outcome.seconds:.0f} s", flush=True)
         keep(args.out)
+        (args.out / "results.json").write_text(json.dumps(results(head, outcomes), indent=1) + "\n")
         (args.out / "summary.md").write_text(summary(head, outcomes))
     print(f"{args.out / 'summary.md'}")
     if any(outcome.state.startswith(("failed", "stopped")) for outcome in outcomes):

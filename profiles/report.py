@@ -47,16 +47,17 @@ def write_json(path: Path, head: Mapping[str, Any], rows: Sequence[Mapping[str, 
 
 
 def bar_chart(
-    path: Path, title: str, names: Sequence[str], values: Sequence[float], spreads: Sequence[float], unit: str
+    path: Path, title: str, names: Sequence[str], values: Sequence[float], spreads: Sequence[float] | None, unit: str
 ) -> None:
-    """Horizontal bars, the first row on top, each with its value."""
+    """Horizontal bars, the first row on top, each with its value and, if known, its spread."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(9, 0.4 * len(names) + 1.4), layout="constrained")
-    bars = axes.barh(range(len(names)), values, xerr=[s / 2 for s in spreads], color="#4477aa", ecolor="#888888")
+    error = None if spreads is None else [s / 2 for s in spreads]
+    bars = axes.barh(range(len(names)), values, xerr=error, color="#4477aa", ecolor="#888888")
     axes.bar_label(bars, [f"{value:.3g}" for value in values], padding=4)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()

@@ -1,6 +1,6 @@
 """Where a step's time goes: the kernels that take most of it, and the gaps in which the GPU waits.
 
-    python -m profiles.trace --dataset cifar10 [--preset P] [--steps N] [--json PATH] [--trace PATH.json.gz]
+    python -m profiles.trace --dataset cifar10 [--preset P] [--steps N] [--json PATH] [--chart PATH] [--trace PATH]
     profiles/nsys.sh --dataset cifar10                     the same steps under nsys, with NVTX ranges
 
 The step is the one that `train --amp` takes, on synthetic resident images, warm before anything is recorded. On a CPU
@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import nvtx
 import torch
 from torch.profiler import ProfilerActivity, profile
 
@@ -24,7 +23,7 @@ from ali_fast.errors import InputError
 from profiles import clock, report
 from profiles.bench_step import Row, rows, start
 
-SHOWN = 25  # kernels, and gaps
+SHOWN, DRAWN = 25, 15  # kernels, and gaps
 
 
 class Span(NamedTuple):
@@ -84,6 +83,8 @@ def record(call: Callable[[], None], steps: int, device: torch.device) -> profil
 
 def under_nsys(call: Callable[[], None], steps: int, device: torch.device) -> None:
     """The calls that nsys records: `--capture-range=cudaProfilerApi`."""
+    import nvtx  # not everywhere where there is a GPU
+
     torch.cuda.profiler.start()
     for _ in range(steps):
         with nvtx.annotate("step"):
@@ -124,31 +125,34 @@ def print_cpu(recorded: profile, steps: int) -> dict[str, Any]:
     return {"wall_us": total / steps, "rows": table}
 
 
-def as_train(dataset: str, preset: str | None, device: torch.device) -> tuple[Row, presets.Preset]:
-    chosen = presets.resolve(dataset, preset)
-    *_, last = rows(chosen, chosen.batch_size, device, amp=device.type == "cuda")
-    return last, chosen
+def as_train(preset: presets.Preset, batch_size: int, device: torch.device) -> Row:
+    *_, last = rows(preset, batch_size, device, amp=device.type == "cuda")
+    return last
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m profiles.trace", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--preset", help="default: the data set's own")
+    parser.add_argument("--batch-size", type=int, metavar="IMAGES", help="default: the preset's")
     parser.add_argument("--steps", type=int, default=20, help="recorded (default 20)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--nsys", action="store_true", help="run the steps between cudaProfilerStart and Stop, only")
     parser.add_argument("--json", type=Path, metavar="PATH")
+    parser.add_argument("--chart", type=Path, metavar="PATH", help="write the longest as bars, PNG")
     parser.add_argument("--trace", type=Path, metavar="PATH", help="write the timeline, .json or .json.gz")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     try:
         device = decide.device("cuda" if args.nsys else args.device).device
-        row, preset = as_train(args.dataset, args.preset, device)
+        preset = presets.resolve(args.dataset, args.preset)
     except InputError as error:
         parser.error(str(error))
+    batch_size = args.batch_size or preset.batch_size
+    row = as_train(preset, batch_size, device)
     head = report.header(device)
     report.print_header(head)
-    print(f"{preset.name}, batch {preset.batch_size}: {row.name}")
-    call = start(row, preset, preset.batch_size, device).call
+    print(f"{preset.name}, batch {batch_size}: {row.name}")
+    call = start(row, preset, batch_size, device).call
     if args.nsys:
         under_nsys(call, args.steps, device)
         return
@@ -157,9 +161,21 @@ def main() -> None:
         numbers = print_gpu(gpu_spans(recorded.events()), args.steps)
     else:
         numbers = print_cpu(recorded, args.steps)
+    table = numbers.pop("rows")
     if args.json:
-        report.write_json(args.json, head, numbers.pop("rows"), preset=preset.name, **numbers)
+        report.write_json(args.json, head, table, preset=preset.name, batch_size=batch_size, **numbers)
+    if args.chart:
+        drawn = table[:DRAWN]
+        report.bar_chart(
+            args.chart,
+            f"{preset.name}, batch {batch_size}, {row.name}, on {head['device']}",
+            [line["name"][:60] for line in drawn],
+            [line["us"] for line in drawn],
+            None,
+            "us per step",
+        )
     if args.trace:
+        args.trace.parent.mkdir(parents=True, exist_ok=True)
         recorded.export_chrome_trace(str(args.trace))
 
 

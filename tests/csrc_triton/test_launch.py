@@ -38,6 +38,15 @@ def test_launchers_refuse_other_memory():
         bias_act.launch_forward(x, None, 0.1, 0, None, 0)
 
 
+def test_a_new_map_is_packed_channels_last_to_the_last_stride():
+    """Also where a stride does not matter: Inductor asks for those that a 1x1 map has by the rule."""
+    for h, w in ((3, 5), (1, 1)):
+        like = torch.empty(2, 16, h, w, device="meta")
+        assert launch.empty_map(like).stride() == (16 * h * w, 1, 16 * w, 16)
+        y = launch.empty_map(like, 8)
+        assert (y.shape, y.stride()) == ((2, 8, h, w), (8 * h * w, 1, 8 * w, 8))
+
+
 def test_torch_knows_the_kernels_of_each_op():
     """By source: AOTAutograd's cache keys hold them, so an edited kernel is not served from a cache."""
     from torch._library.triton import get_triton_kernels_for_op

@@ -1,0 +1,101 @@
+"""The waterfall on a CPU, with the compiler left out but for one slow test."""
+
+import json
+
+import pytest
+import torch
+
+from ali_fast import presets
+from profiles import bench_step
+
+CPU = torch.device("cpu")
+KEYS = ["name", "step_ms", "spread_ms", "images_per_s", "gflop", "kernels", "peak_bytes", "ratio"]
+
+
+@pytest.fixture
+def preset():
+    return presets.resolve("digits")
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """`main` on the digits' preset; returns what it wrote."""
+    small = ["--dataset", "digits", "--device", "cpu", "--batch-size", "4", "--rounds", "3", "--burst-seconds", "0.01"]
+    written = ["--json", str(tmp_path / "step.json"), "--chart", str(tmp_path / "step.png")]
+
+    def call(*flags):
+        bench_step.main([*small, *written, *flags])
+        return json.loads((tmp_path / "step.json").read_text())
+
+    return call
+
+
+@pytest.fixture
+def not_compiled(monkeypatch):
+    monkeypatch.setattr("ali_fast.step.compiled", lambda function, device: function)
+
+
+@pytest.mark.usefixtures("not_compiled")
+def test_from_the_usual_step_to_the_one_that_train_takes(bench, tmp_path, capsys):
+    written = bench()
+    rows = written["rows"]
+    assert [row["name"] for row in rows] == [
+        "usual PyTorch step",
+        "channels-last",
+        "official order: one forward, two backwards",
+        "cheapest route",
+        "compiled (as train)",
+    ]
+    for row in rows:
+        assert list(row) == KEYS
+        assert row["images_per_s"] == pytest.approx(4 / row["step_ms"] * 1e3)
+        assert row["ratio"] == pytest.approx(rows[0]["step_ms"] / row["step_ms"])
+        assert row["kernels"] is row["peak_bytes"] is None
+    work = [row["gflop"] for row in rows]
+    assert work[0] == work[1] > work[2] > work[3] == work[4] > 0
+    assert written["batch_size"] == 4
+    assert written["device"]
+    assert written["versions"]["torch"] == torch.__version__
+    assert (tmp_path / "step.png").read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    for row in rows:
+        assert f"| {row['name']} |" in printed
+
+
+@pytest.mark.usefixtures("not_compiled")
+def test_only_the_ends(bench):
+    assert [row["name"] for row in bench("--only", "ends")["rows"]] == ["usual PyTorch step", "compiled (as train)"]
+
+
+def test_half_precision_is_a_row_of_its_own(preset):
+    names = [row.name for row in bench_step.rows(preset, 4, CPU, amp=True)]
+    assert names[4] == "AMP (bfloat16)"
+
+
+def failing():
+    raise RuntimeError("no such kernel\nand more")
+
+
+@pytest.mark.usefixtures("not_compiled")
+def test_a_row_that_fails_or_comes_late_is_left_out_and_named(preset):
+    rows = list(bench_step.rows(preset, 4, CPU, amp=False))
+    rows[2] = rows[2]._replace(make=failing)
+    started, left_out = bench_step.start_all(rows, preset, 4, CPU, seconds=float("inf"))
+    assert left_out == {rows[2].name: "RuntimeError: no such kernel"}
+    assert started.keys() == {row.name for row in rows} - left_out.keys()
+    results = bench_step.bench(rows, started, 4, CPU, rounds=1, burst_seconds=0.0)
+    assert [row["name"] for row in results] == [row.name for row in rows if row.name in started]
+    _, late = bench_step.start_all(rows, preset, 4, CPU, seconds=-1.0)
+    assert late.keys() == {row.name for row in rows[1:-1]}
+
+
+@pytest.mark.usefixtures("not_compiled")
+def test_without_the_first_row_there_is_nothing_to_compare(bench, monkeypatch):
+    monkeypatch.setattr(bench_step, "UsualStep", lambda *_, **__: failing())
+    with pytest.raises(SystemExit, match="first row"):
+        bench("--only", "ends")
+
+
+@pytest.mark.slow
+def test_the_whole_waterfall(bench):
+    assert bench()["rows"][-1]["ratio"] > 0

@@ -1,0 +1,33 @@
+import time
+
+import torch
+
+from profiles import clock
+
+CPU = torch.device("cpu")
+
+
+def test_median_and_interquartile_range():
+    assert clock.timing([5.0]) == (5.0, 0.0)
+    assert clock.timing([1.0, 2.0, 3.0, 4.0, 100.0]) == (3.0, 2.0)
+
+
+def test_calls_take_turns_in_bursts_of_one_length():
+    order = []
+
+    def call(name, seconds):
+        order.append(name)
+        time.sleep(seconds)
+
+    calls = [lambda: call("slow", 0.02), lambda: call("fast", 0.002)]
+    slow, fast = clock.interleaved(calls, CPU, rounds=3, burst_seconds=0.02)
+    assert 20 <= slow.ms < 60
+    assert 2 <= fast.ms < 20
+    assert order[:2] == ["slow", "fast"]  # once each, to see how long a call takes
+    bursts = "".join(name[0] for name in order[2:])
+    assert bursts.count("sf") == bursts.count("fs") + 1 == 3
+    assert bursts.count("f") > bursts.count("s") == 3
+
+
+def test_peak_is_a_rate_that_this_machine_can_have():
+    assert 1e-3 < clock.peak_tflops(torch.float32, CPU) < 100

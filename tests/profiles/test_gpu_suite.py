@@ -1,0 +1,144 @@
+"""The suite with parts of a second: what each outcome leaves behind. The real parts run under `-m slow`."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from profiles import gpu_suite
+from profiles.gpu_suite import Part
+
+WRITES = """
+import json, pathlib
+pathlib.Path({path!r}).write_text(json.dumps(dict(rows=[dict(name="first", step_ms=1.5)])))
+print("| a | b |"); print("| --- | --- |"); print("done")
+"""
+HANGS = """
+import pathlib, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+pathlib.Path({path!r}).write_text(str(child.pid))
+print("begun", flush=True)
+time.sleep(60)
+"""
+
+
+def python(code):
+    return lambda args: [sys.executable, "-c", code]
+
+
+@pytest.fixture
+def suite(tmp_path, monkeypatch):
+    """`main` over given parts; returns its exit code, results.json and summary.md."""
+    monkeypatch.setattr(gpu_suite, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(gpu_suite, "RUN", tmp_path / "cache" / "run")
+    monkeypatch.setattr(gpu_suite, "NUMBERS", tmp_path / "cache" / "numbers")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+    def call(*parts, flags=()):
+        monkeypatch.setattr(gpu_suite, "PARTS", parts)
+        code = 0
+        try:
+            gpu_suite.main(["--out", str(tmp_path / "out"), *flags])
+        except SystemExit as end:
+            code = end.code
+        out = tmp_path / "out"
+        return code, json.loads((out / "results.json").read_text()), (out / "summary.md").read_text()
+
+    return call
+
+
+def outcomes(results):
+    return {name: part["outcome"] for name, part in results["parts"].items()}
+
+
+def test_numbers_and_words_of_every_part_are_kept(suite, tmp_path):
+    writes = python(WRITES.format(path=str(tmp_path / "cache" / "numbers" / "writes.json")))
+    code, results, summary = suite(
+        Part("writes", 30, writes),
+        Part("fails", 30, python("import sys; print('why it failed'); sys.exit(3)")),
+        Part("gpu", 30, python(""), needs_gpu=True),
+        Part("data", 30, lambda args: None, missing="no data"),
+    )
+    assert code == 1
+    assert outcomes(results) == {
+        "writes": "done",
+        "fails": "failed (exit code 3)",
+        "gpu": "skipped: needs a GPU",
+        "data": "skipped: no data",
+    }
+    assert results["parts"]["writes"]["rows"] == [{"name": "first", "step_ms": 1.5}]
+    assert {"device", "versions", "command"} <= results.keys()
+    for line in ("| writes | done |", "| gpu | skipped: needs a GPU |", "    why it failed", "\n| a | b |"):
+        assert line in summary
+
+
+def test_a_part_that_hangs_is_stopped_with_what_it_started(suite, tmp_path):
+    start = time.perf_counter()
+    hangs = python(HANGS.format(path=str(tmp_path / "child")))
+    code, results, summary = suite(Part("hangs", 3, hangs), Part("next", 30, python("print('still here')")))
+    assert time.perf_counter() - start < 15
+    assert code == 1
+    assert outcomes(results) == {"hangs": "stopped after 3 s", "next": "done"}
+    assert "    begun" in summary
+    assert "    still here" in summary
+    status = Path(f"/proc/{(tmp_path / 'child').read_text()}/status")
+    assert not status.exists() or "Z (zombie)" in status.read_text()
+
+
+def test_no_part_begins_without_time(suite):
+    code, results, _ = suite(Part("late", 30, python("")), flags=("--minutes", "0.1"))
+    assert code == 0
+    assert outcomes(results) == {"late": "skipped: no time left; --only late runs it alone"}
+
+
+def test_only_the_parts_asked_for(suite):
+    _, results, _ = suite(Part("one", 30, python("")), Part("two", 30, python("")), flags=("--only", "two"))
+    assert outcomes(results) == {"two": "done"}
+
+
+def test_too_large_a_file_is_not_kept(suite, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_suite, "MOST_BYTES", 1000)
+    large = python(f"open({str(tmp_path / 'out' / 'trace.json.gz')!r}, 'wb').write(bytes(1001))")
+    suite(Part("large", 30, large))
+    assert not (tmp_path / "out" / "trace.json.gz").exists()
+
+
+def test_every_command_is_there_and_leaves_few_files(tmp_path):
+    """Modules exist; all that may lie in DIR is eight files."""
+    import argparse
+    import importlib.util
+
+    args = argparse.Namespace(out=tmp_path, data_dir=tmp_path, quick=False)
+    written = {"summary.md", "results.json", *(name.split("/")[-1] for name in gpu_suite.KEPT_OF_RUN)}
+    for part in gpu_suite.PARTS:
+        command = part.command(args)
+        if command is None:
+            continue
+        if command[1] == "-m":
+            assert importlib.util.find_spec(command[2]), part.name
+        for argument in command:
+            if argument.startswith("tests/"):
+                assert (gpu_suite.ROOT / argument).exists()
+            if argument.startswith(str(tmp_path)):
+                written.add(argument.removeprefix(f"{tmp_path}/"))
+    assert len(written) <= 8, written
+
+
+@pytest.mark.slow
+def test_the_real_suite_runs_through_without_a_gpu(tmp_path):
+    """Minutes: one compiled step, one short run, on the digits."""
+    prepare = [sys.executable, "-m", "ali_fast", "prepare", "digits", "--data-dir", str(tmp_path / "data")]
+    subprocess.run(prepare, check=True, cwd=gpu_suite.ROOT, timeout=120)
+    command = [sys.executable, "-m", "profiles.gpu_suite", "--quick", "--out", str(tmp_path / "out")]
+    subprocess.run([*command, "--data-dir", str(tmp_path / "data")], check=True, cwd=gpu_suite.ROOT, timeout=590)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    needs_gpu = {part.name for part in gpu_suite.PARTS if part.needs_gpu}
+    said = outcomes(results)
+    assert {name for name, state in said.items() if state == "skipped: needs a GPU"} == needs_gpu
+    assert {name for name, state in said.items() if state == "done"} == said.keys() - needs_gpu
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names >= {"summary.md", "results.json", "step.png", "metrics.jsonl", "samples.png", "trace.json.gz"}
+    assert len(names) <= 8

@@ -1,0 +1,12 @@
+from profiles.trace import Span, by_name, gaps
+
+
+def test_gaps_lie_between_what_overlaps_nothing():
+    spans = [Span("a", 0, 10), Span("b", 5, 8), Span("c", 12, 20), Span("d", 19, 30), Span("a", 33, 40)]
+    found = gaps(spans)
+    assert (found.busy, found.wall) == (35, 40)
+    assert dict(found.between) == {("a", "c"): 2, ("d", "a"): 3}
+
+
+def test_totals_by_name_longest_first():
+    assert by_name([Span("a", 0, 10), Span("b", 10, 30), Span("a", 40, 45)]) == [("b", 1, 20), ("a", 2, 15)]
