@@ -106,15 +106,16 @@ def fetch(file: Published, folder: Path) -> Path:
             except OSError:
                 raise InputError(f"{part}: another process is downloading it; wait for it to end") from None
             resumed = out.tell() > 0
-            _complete(file, out)
-            try:
-                verify(file, part)
-            except InputError:
-                out.truncate(out.seek(0))  # wrong bytes are nothing to go on from
-                if not resumed:
-                    raise
+            while True:
                 _complete(file, out)
-                verify(file, part)
+                try:
+                    verify(file, part)
+                    break
+                except InputError as fault:
+                    out.truncate(out.seek(0))  # wrong bytes are nothing to go on from
+                    if not resumed:
+                        raise _no_way(file, str(fault)) from None
+                    resumed = False
             os.fsync(out.fileno())
             part.rename(target)
     except OSError as error:
