@@ -25,19 +25,21 @@ def load(run: str | Path, *, device: str = "auto") -> Inference:
     path = Path(run)
     where = decide.device(device).device
     if (path / "decoder.safetensors").exists():
-        source, (preset, objective, encoder, image_shape, weights) = path, _read_export(path)
+        source, (preset, objective, encoder, classes, image_shape, weights) = path, _read_export(path)
     else:
         directory = RunDirectory(path)
         config = directory.read_config()
         preset, objective = presets.resolve(config.dataset, config.preset), config.objective
         source, state = newest_checkpoint(directory)
-        encoder, image_shape = config.encoder, state["conditions"]["image_shape"]
+        encoder, classes = config.encoder, state["conditions"].get("classes")
+        image_shape = state["conditions"]["image_shape"]
         weights = state["step"]["model"] | state["step"].get("ema", {})
     model = ALI(
         preset.architecture,
         kernels.resolve("auto", decide.device_class(where)),
         objective,
         deterministic=encoder == "deterministic",
+        classes=classes,
     )
     checkpoint.check_same_network(weights, model.state_dict(), source)
     model.load_state_dict(weights)
@@ -74,13 +76,16 @@ def export(run: str | Path) -> Path:
         "preset": config.preset,
         "objective": config.objective,
         "encoder": config.encoder,
+        "classes": inference.model.discriminator.classes if inference.model.players.classes else None,
         "image_shape": list(inference.image_shape),
     }
     write_text(directory.export / "config.json", json.dumps(values, indent=2) + "\n")
     return directory.export
 
 
-def _read_export(path: Path) -> tuple[presets.Preset, Objective, str, list[int], dict[str, torch.Tensor]]:
+def _read_export(
+    path: Path,
+) -> tuple[presets.Preset, Objective, str, int | None, list[int], dict[str, torch.Tensor]]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -93,7 +98,7 @@ def _read_export(path: Path) -> tuple[presets.Preset, Objective, str, list[int],
         raise
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(f"{path} is no whole export: {error}; export the run again") from error
-    return preset, objective, values.get("encoder", "stochastic"), image_shape, weights
+    return preset, objective, values.get("encoder", "stochastic"), values.get("classes"), image_shape, weights
 
 
 def _networks(objective: Objective) -> list[str]:

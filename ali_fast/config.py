@@ -41,7 +41,9 @@ class TrainConfig:
     """Networks and hyperparameters; by default the data set's own."""
     objective: Objective = "ali"
     """The game: ali; gan, without codes; inverse (learned inverse mapping) or post-hoc inference of another run's
-    decoder, which stays as it is; vae."""
+    decoder, which stays as it is; vae; semi-supervised, whose D tells K classes and made pairs apart."""
+    labels: int | None = None
+    """semi-supervised: of how many training images the label is known, equally many of each class, chosen by seed."""
     decoder_from: Path | None = None
     """Run directory or export whose decoder inverse and post-hoc infer."""
     encoder: Literal["stochastic", "deterministic"] = "stochastic"
@@ -99,6 +101,10 @@ class TrainConfig:
         if self.decoder_from is not None and not PLAYERS[self.objective].frozen_decoder:
             inferring = " and ".join(name for name, players in PLAYERS.items() if players.frozen_decoder)
             raise InputError(f"--decoder-from {self.decoder_from}: only {inferring} take one, not {self.objective}")
+        if PLAYERS[self.objective].classes and not (self.labels and self.labels > 0):
+            raise InputError(f"--objective {self.objective} needs --labels, such as 1000: {self.labels} is given")
+        if self.labels is not None and not PLAYERS[self.objective].classes:
+            raise InputError(f"--labels {self.labels}: only --objective semi-supervised takes labels")
         if self.encoder not in ("stochastic", "deterministic"):
             raise InputError(f"--encoder {self.encoder}: stochastic or deterministic")
         if self.encoder == "deterministic" and (not PLAYERS[self.objective].encoder or self.objective == "vae"):

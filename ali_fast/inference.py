@@ -69,6 +69,16 @@ class Inference:
 
         return Codes(*self._in_chunks(infer, images).chunk(2, dim=1))
 
+    def classify(self, images: Tensor | np.ndarray) -> Tensor:
+        """The likeliest class of K by D(x, mu(x)), of a semi-supervised run: int64 [N]."""
+        size = self.model.architecture.image_size
+
+        def judge(chunk: Tensor) -> Tensor:
+            x = to_x(chunk, size)
+            return self.model.discriminator(x, self.model.infer(x)[0]).argmax(dim=1)
+
+        return self._in_chunks(judge, self._checked(images))
+
     def decode(self, z: Tensor | np.ndarray) -> Tensor:
         """float [N, L] -> uint8 [N, H, W, C]."""
         z = torch.as_tensor(z, dtype=torch.float32)

@@ -35,6 +35,7 @@ def describe_tick(line: Mapping[str, Any]) -> str:
         "kl": "KL {:.2f}",
         "sigma": "sigma {:.3f}",
         "reconstruction_error": "rec {:.4f}",
+        "test_error": "test error {:.1%}",
         "data_wait_share": "data wait {:.0%}",
     }
     said = [form.format(line[name]) for name, form in forms.items() if name in line]

@@ -22,10 +22,19 @@ class JointDiscriminator(nn.Module):
     """D(x, z): logits of pairs, positive for (x, z_hat). D(x) and D(z) are joined by channels into D(x, z).
 
     A GAN's (`pairs` False) judges images alone: D(x, z)'s layers take D(x)'s channels, and there is no D(z).
+    With `classes` K it has K logits a pair instead of one.
     """
 
-    def __init__(self, architecture: Architecture, kernels: Kernels, slots: Iterator[int], pairs: bool = True):
+    def __init__(
+        self,
+        architecture: Architecture,
+        kernels: Kernels,
+        slots: Iterator[int],
+        pairs: bool = True,
+        classes: int | None = None,
+    ):
         super().__init__()
+        self.classes = classes
         a = architecture
         joint = a.discriminator_xz[0].dropout
         self.input_dropout, self.input_slot = a.discriminator_x[0].dropout, next(slots)
@@ -34,7 +43,8 @@ class JointDiscriminator(nn.Module):
         if pairs:
             self.z = Stack(a.discriminator_z, a.z_dim, 1, a, kernels, slots, joint)
         channels = a.joint_channels if pairs else a.discriminator_x[-1].channels
-        self.xz = Stack(a.discriminator_xz, channels, 1, a, kernels, slots)
+        last = dataclasses.replace(a.discriminator_xz[-1], maps=classes or 1)
+        self.xz = Stack((*a.discriminator_xz[:-1], last), channels, 1, a, kernels, slots)
 
     def head_parameters(self) -> list[nn.Parameter]:
         """All but D(x)'s: of what treats pairs independently in every architecture."""
@@ -48,15 +58,15 @@ class JointDiscriminator(nn.Module):
         return self.x(x, seeds, statistics)
 
     def head(self, h: Tensor, z: Tensor | None, seeds: Tensor | None) -> Tensor:
-        """D(z) and D(x, z): h of `features` and z [N, L, 1, 1], its input dropout applied -> logits [N].
+        """D(z) and D(x, z): h of `features` and z [N, L, 1, 1], its input dropout applied -> logits [N] or [N, K].
 
         z is None where images alone are judged.
         """
         joint = h if z is None else torch.cat([h, self.z(z, seeds)], dim=1)
-        return self.xz(joint, seeds).flatten()
+        return self.xz(joint, seeds).flatten(0 if self.classes is None else 1)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        """Logits [N] in evaluation mode."""
+        """Logits [N] or [N, K] in evaluation mode."""
         assert not self.training, "training goes through features and head, with seeds"
         return self.head(self.features(x, None, None), z, None)
 
@@ -71,12 +81,19 @@ class ALI(nn.Module):
     """
 
     def __init__(
-        self, architecture: Architecture, kernels: Kernels, objective: Objective = "ali", *, deterministic: bool = False
+        self,
+        architecture: Architecture,
+        kernels: Kernels,
+        objective: Objective = "ali",
+        *,
+        deterministic: bool = False,
+        classes: int | None = None,
     ):
         super().__init__()
         a, slots = architecture, itertools.count()
         self.architecture, self.kernels, self.deterministic = a, kernels, deterministic
         self.objective, self.players = objective, PLAYERS[objective]
+        assert (classes is not None) == self.players.classes
         self.noise_slot = next(slots)
         self.z_dropout = a.discriminator_z[0].dropout
         if self.players.encoder:
@@ -86,7 +103,7 @@ class ALI(nn.Module):
         if self.players.frozen_decoder:
             self.decoder.requires_grad_(False).eval()
         if self.players.judged:
-            self.discriminator = JointDiscriminator(a, kernels, slots, self.players.judged == "pairs")
+            self.discriminator = JointDiscriminator(a, kernels, slots, self.players.judged == "pairs", classes)
         self.sites = next(slots)
 
     def train(self, mode: bool = True) -> ALI:

@@ -11,7 +11,7 @@ backward, and D(x) two vector-Jacobian products, the second without weight gradi
 
 All games are called alike: x [M, C, H, W] in [0, 1]; z [M, L, 1, 1] ~ N(0, I); seeds: int64 [model.sites], for eps and
 the dropout masks; route: how both gradients are taken, where there is a D; scale: f32 [], multiplies every gradient
-(fp16).
+(fp16). K+1 classes take the labels of the last images as well.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ali_fast.arch import Architecture
+from ali_fast.class_loss import class_loss
 from ali_fast.layers import Statistics
 from ali_fast.model import ALI
 from ali_fast.players import Objective
@@ -37,6 +38,7 @@ METRICS: dict[Objective, tuple[str, ...]] = {
     "inverse": ("loss", "sigma"),
     "post-hoc": (*_ADVERSARIAL, "sigma"),
     "vae": ("loss", "reconstruction", "kl", "sigma"),
+    "semi-supervised": (*_ADVERSARIAL, "loss_labels", "sigma"),
 }
 """What each game tells of itself: its losses, then the mean sigma of q(z|x) where there is one."""
 
@@ -111,8 +113,33 @@ def vae(model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale: Te
     return Outcome(losses.detach(), _mean_sigma(codes), to_g, [], statistics)
 
 
-Game = Callable[[ALI, Tensor, Tensor, Tensor, Route, Tensor | None], Outcome]
-GAMES: dict[Objective, Game] = {"ali": ali, "gan": gan, "inverse": inverse, "post-hoc": post_hoc, "vae": vae}
+def semi_supervised(
+    model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale: Tensor | None, y: Tensor
+) -> Outcome:
+    """ALI with K classes beside the made pairs' own: see `class_loss`.
+
+    x [M + n, C, H, W], the labelled images last; z [M + n, L, 1, 1], of which G takes the first M; y: int64 [n].
+    """
+    statistics: Statistics = []
+    m = len(x) - len(y)
+    codes, z_joint = _encode(model, x, z, seeds, statistics, dropout=model.z_dropout)
+    z_pairs = z_joint[: len(x) + m]
+    x_tilde = model.decoder(z[:m], seeds, statistics)
+    made = [x_tilde, z_pairs]
+    stats, to_d, (to_x, to_z) = _judge(model, x, x_tilde, z_pairs, made, seeds, statistics, route, scale, y)
+    to_g = _gradients([z_pairs, x_tilde], model.generator_parameters(), [to_z, to_x])
+    return Outcome(stats, _mean_sigma(codes), to_g, to_d, statistics)
+
+
+Game = Callable[..., Outcome]
+GAMES: dict[Objective, Game] = {
+    "ali": ali,
+    "gan": gan,
+    "inverse": inverse,
+    "post-hoc": post_hoc,
+    "vae": vae,
+    "semi-supervised": semi_supervised,
+}
 
 
 def negative_bound(x: Tensor, x_hat: Tensor, mu: Tensor, log_sigma: Tensor) -> Tensor:
@@ -149,16 +176,20 @@ def _judge(
     statistics: Statistics,
     route: Route,
     scale: Tensor | None,
+    y: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """D on the joint batch: losses and scores [4], D's gradients, and L_g's at what the other player `made`.
 
-    made: x_tilde, z_joint, or both in this order.
+    made: x_tilde, z_joint, or both in this order. y: the labels of the last of x, where D has classes.
     """
-    d, m = model.discriminator, len(x)
+    d = model.discriminator
     h = d.features(torch.cat([x, x_tilde]), seeds, statistics)
     logits = d.head(h, z_joint, seeds)
-    loss = adversarial_loss(logits.detach(), scale=scale, backend=model.kernels.adversarial_loss)
-    factors = [loss.factor[m:] if tensor is x_tilde else loss.factor for tensor in made]
+    if y is None:
+        loss = adversarial_loss(logits.detach(), scale=scale, backend=model.kernels.adversarial_loss)
+    else:
+        loss = class_loss(logits.detach(), y, scale)
+    factors = [loss.factor[-len(tensor) :] for tensor in made]
 
     theta_d = model.discriminator_parameters()
     if route == "two":

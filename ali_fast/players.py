@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Objective = Literal["ali", "gan", "inverse", "post-hoc", "vae"]
+Objective = Literal["ali", "gan", "inverse", "post-hoc", "vae", "semi-supervised"]
 
 
 class Players(NamedTuple):
@@ -16,6 +16,9 @@ class Players(NamedTuple):
     judged: Literal["pairs", "images"] | None = "pairs"
     """What D sees: (x, z), or x alone, by D(x) and D(x, z)'s layers on its features; None where there is no D."""
 
+    classes: bool = False
+    """D has a logit for each class of the data; the made pairs' own is fixed at 0."""
+
 
 PLAYERS: dict[Objective, Players] = {
     "ali": Players(),
@@ -23,4 +26,5 @@ PLAYERS: dict[Objective, Players] = {
     "inverse": Players(frozen_decoder=True, judged=None),
     "post-hoc": Players(frozen_decoder=True),
     "vae": Players(judged=None),
+    "semi-supervised": Players(classes=True),
 }

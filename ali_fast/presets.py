@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from ali_fast import arch
 from ali_fast.errors import InputError
 
+HELD_OUT = 10_000  # images that settings are chosen on (the paper's number)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
@@ -24,6 +26,15 @@ class Preset:
     beta2: float = 0.999
     """The paper's table prints 10^-3, which is one minus this: Blocks' older convention."""
     from_paper: bool = False
+
+    @property
+    def labelled_split(self) -> str:
+        """Labels are drawn from the training images; SVHN's from `train`, which its unlabelled training leaves out."""
+        return self.train_split if self.valid_split == "valid" else self.valid_split
+
+    def pool(self, count: int) -> int:
+        """From how many of its first images: SVHN's last 10,000 are held out, other sets have a `valid` split."""
+        return count if self.valid_split == "valid" else count - HELD_OUT
 
 
 PRESETS: tuple[Preset, ...] = (

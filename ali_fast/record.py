@@ -15,6 +15,7 @@ import torch
 
 from ali_fast import checkpoint, figures, report
 from ali_fast.data.device import Wait
+from ali_fast.data.labelled import Labelled
 from ali_fast.errors import DivergedError
 from ali_fast.inference import Inference
 from ali_fast.live import LiveLine
@@ -49,7 +50,10 @@ class Speed:
 
 
 class Recorder:
-    """Writes into `run`. `conditions` go into every checkpoint; `valid` is uint8 [N, H, W, C], fixed."""
+    """Writes into `run`. `conditions` go into every checkpoint; `valid` is uint8 [N, H, W, C], fixed.
+
+    test: images, and their labels, on which a semi-supervised run's classification error is followed.
+    """
 
     def __init__(
         self,
@@ -64,9 +68,10 @@ class Recorder:
         seconds_before: float,
         live: LiveLine,
         wait: Wait,
+        test: Labelled | None = None,
     ) -> None:
         self.run, self.step, self.live = run, step, live
-        self.conditions, self.valid, self.keep = conditions, valid, keep
+        self.conditions, self.valid, self.keep, self.test = conditions, valid, keep, test
         self.steps_per_epoch = steps_per_epoch
         self.inference, self.players = Inference(step.shown, tuple(conditions["image_shape"])), step.model.players
         self.speed = Speed(batch_size, wait)
@@ -87,7 +92,7 @@ class Recorder:
         self.check_finite()
         steps, batch = self.step.steps, self.speed.batch_size
         means = self.step.read_metrics()
-        line = {
+        line: dict[str, Any] = {
             "step": steps,
             "total_images": steps * batch,
             "epoch": steps / self.steps_per_epoch,
@@ -97,6 +102,9 @@ class Recorder:
         }
         if self.players.encoder:
             line["reconstruction_error"] = self.inference.reconstruction_error(self.valid)
+        if self.test is not None:
+            wrong = self.inference.classify(self.test.images) != self.test.labels
+            line["test_error"] = float(wrong.double().mean())
         if self.players.judged:
             line["winner"] = winner(means["score_data"], means["score_sample"])
         if self.step.device.type == "cuda":

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ali_fast.capture import Graphed, compiled
+from ali_fast.data.labelled import Labelled
 from ali_fast.model import ALI
 from ali_fast.objective import GAMES, METRICS, Outcome, Route, cheapest_route
 from ali_fast.optim import Adams
@@ -23,6 +24,7 @@ class Step:
     dtype: what the networks compute in, by default the model's own (bf16, fp16: AMP, with float32 masters).
     route: how both gradients are taken; by default the cheapest exact way. cuda_graph: capture the whole of it.
     samples: uint8 [count, H, W, C] on the device; a batch is then int64 [B], which of them to take.
+    labelled: of K+1 classes; each step also takes half as many of these, drawn anew with replacement.
     ema: each step E's and G's weights and running statistics move an average by average = ema * average +
     (1 - ema) * new.
 
@@ -40,6 +42,7 @@ class Step:
         compile: bool = True,
         cuda_graph: bool = False,
         samples: Tensor | None = None,
+        labelled: Labelled | None = None,
         ema: float | None = None,
     ):
         master = next(model.parameters())
@@ -60,7 +63,7 @@ class Step:
         self.summed = 0
         self.first_bad = torch.full((), -1, dtype=torch.int64, device=self.device)
         self.counter = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.samples = samples
+        self.samples, self.labelled = samples, labelled
         self.ema, self.shown = ema, model if ema is None else model.twin()
         self.turn = compiled(self._turn, self.device) if compile else self._turn
         self.run: Callable[[Tensor], None] = Graphed(self._run) if cuda_graph else self._run
@@ -73,8 +76,9 @@ class Step:
 
     def _run(self, batch: Tensor) -> None:
         """What happens on the device, and all that a CUDA graph holds."""
-        z, seeds = self.noise(len(batch))
-        self.adams.step(*self.turn(batch, z, seeds, self.adams.scale))
+        rows = self.pick(len(batch))
+        z, seeds = self.noise(len(batch) + (0 if rows is None else len(rows)))
+        self.adams.step(*self.turn(batch, z, seeds, self.adams.scale, rows))
         self.average()
 
     @torch.no_grad()
@@ -89,16 +93,29 @@ class Step:
         z = torch.randn(batch, z_dim, 1, 1, dtype=self.dtype, device=self.device)
         return z, torch.randint(2**63 - 1, (self.model.sites,), device=self.device)
 
-    def _turn(self, batch: Tensor, z: Tensor, seeds: Tensor, scale: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
+    def pick(self, batch: int) -> Tensor | None:
+        """Which labelled images go with a batch: int64 [batch / 2]."""
+        if self.labelled is None:
+            return None
+        return torch.randint(len(self.labelled.labels), (max(1, batch // 2),), device=self.device)
+
+    def _turn(
+        self, batch: Tensor, z: Tensor, seeds: Tensor, scale: Tensor | None, rows: Tensor | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """All but the noise and the optimizers, one graph: the generator's and the discriminator's gradients."""
         images = batch if self.samples is None else self.samples[batch]
-        outcome = self.play(images, z, seeds, scale)
+        outcome = self.play(images, z, seeds, scale, rows)
         self.note(outcome)
         return outcome.generator, outcome.discriminator
 
-    def play(self, images: Tensor, z: Tensor, seeds: Tensor, scale: Tensor | None) -> Outcome:
+    def play(
+        self, images: Tensor, z: Tensor, seeds: Tensor, scale: Tensor | None, rows: Tensor | None = None
+    ) -> Outcome:
+        more: tuple[Tensor, ...] = ()
+        if self.labelled is not None and rows is not None:
+            images, more = torch.cat([images, self.labelled.images[rows]]), (self.labelled.labels[rows],)
         x = to_x(images, self.model.architecture.image_size, self.dtype)
-        return self.game(self.working, x, z.to(self.dtype), seeds, self.route, scale)
+        return self.game(self.working, x, z.to(self.dtype), seeds, self.route, scale, *more)
 
     @torch.no_grad()
     def note(self, outcome: Outcome) -> None:

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from ali_fast import api, checkpoint, decide, environment, kernels, presets
 from ali_fast.config import TrainConfig
+from ali_fast.data.labelled import Labelled, labelled_subset
 from ali_fast.data.loader import BetonLoader
 from ali_fast.data.resident import resident_bytes
-from ali_fast.data.schema import DamagedError, beton_path
+from ali_fast.data.schema import DamagedError, NotPreparedError, beton_path
 from ali_fast.data.source import Source
 from ali_fast.errors import InputError, Interrupted
 from ali_fast.live import LiveLine
@@ -71,11 +72,15 @@ def _train(
         "train_images": loader.manifest.count,
         "dtype": str(dtype),
     }
+    labelled, test = None, None
+    if config.labels is not None:
+        labelled, test = labelled_and_test(config, preset, where)
+        conditions["classes"] = len(loader.manifest.classes)
     resident, why = decide.resident(config.data, where, resident_bytes(loader.manifest))
     console.print(f"training images: {'held on the device' if resident else 'streamed'} ({why})")
     source = Source(loader, where, resident)
     decoder = frozen_decoder(config, preset, run)
-    step = build_step(config, preset, loader, source.samples, where, dtype, console, decoder)
+    step = build_step(config, preset, loader, source.samples, where, dtype, console, decoder, labelled)
     seconds, resumed = restore(step, run, conditions, console)
     total = total_steps(config, len(loader))
     live = LiveLine(
@@ -96,6 +101,7 @@ def _train(
         seconds_before=seconds,
         live=live,
         wait=source.wait,
+        test=test,
     )
     with Signals() as signals, contextlib.closing(recorder):
         if resumed:
@@ -187,6 +193,7 @@ def build_step(
     dtype: torch.dtype,
     console: Console,
     decoder: dict[str, Tensor] | None = None,
+    labelled: Labelled | None = None,
 ) -> Step:
     """Networks from the seed (a frozen decoder as given), the output bias from the data, the Adams."""
     assert config.learning_rate is not None
@@ -196,6 +203,7 @@ def build_step(
         kernels.resolve(config.kernels, decide.device_class(where)),
         config.objective,
         deterministic=config.encoder == "deterministic",
+        classes=None if labelled is None else len(loader.manifest.classes),
     )
     x = to_x(some_images(loader, BIAS_IMAGES), preset.architecture.image_size)
     model.initialize(torch.Generator().manual_seed(config.seed), mean_log_odds(x))
@@ -212,8 +220,27 @@ def build_step(
         compile=compiles,
         cuda_graph=config.cuda_graphs and where.type == "cuda",
         samples=samples,
+        labelled=labelled,
         ema=config.ema,
     )
+
+
+def labelled_and_test(config: TrainConfig, preset: Preset, where: torch.device) -> tuple[Labelled, Labelled]:
+    """The images whose labels a semi-supervised run knows, and those its error is followed on: the test split's, or
+    the validation split's where there is none (imagenet64).
+
+    Raises InputError where labels are missing or too few.
+    """
+    assert config.labels is not None
+    known = BetonLoader(beton_path(config.data_dir, config.dataset, preset.labelled_split), batch_size=1)
+    labelled = labelled_subset(known, config.labels, preset.pool(known.manifest.count), config.seed, where)
+    try:
+        path = beton_path(config.data_dir, config.dataset, "test")
+        test = BetonLoader(path, batch_size=1).read_all()
+    except NotPreparedError:
+        test = BetonLoader(beton_path(config.data_dir, config.dataset, preset.valid_split), batch_size=1).read_all()
+    assert test.labels is not None
+    return labelled, Labelled(test.images, test.labels)
 
 
 def frozen_decoder(config: TrainConfig, preset: Preset, run: RunDirectory) -> dict[str, Tensor] | None:

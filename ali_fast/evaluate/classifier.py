@@ -76,9 +76,7 @@ def of_data_set(subject: Subject, test: Labelled, console: Console) -> Classifie
 
     Raises InputError for a data set with neither classes nor attributes.
     """
-    config, split = subject.config, subject.preset.train_split
-    if subject.preset.valid_split != "valid":
-        split = subject.preset.valid_split  # SVHN's own training set, not the easier `extra`
+    config, split = subject.config, subject.preset.labelled_split
     manifest = subject.manifest(split)
     if not manifest.classes and not manifest.attributes:
         raise InputError(

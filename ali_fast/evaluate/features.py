@@ -83,7 +83,7 @@ def untrained(like: ALI, images: npt.NDArray[np.uint8], seed: int) -> ALI:
 
 def pixels(images: npt.NDArray[np.uint8]) -> Features:
     """Raw pixels in [0, 1]."""
-    return images.reshape(len(images), -1).astype(np.float32) / 255
+    return np.divide(images.reshape(len(images), -1), 255, dtype=np.float32)
 
 
 def principal_components(images: npt.NDArray[np.uint8]) -> Represent:

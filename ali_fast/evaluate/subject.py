@@ -19,8 +19,6 @@ from ali_fast.inference import Inference
 from ali_fast.presets import Preset
 from ali_fast.run_directory import RunDirectory
 
-HELD_OUT = 10_000  # the paper's number; at most
-
 
 @dataclass(frozen=True)
 class Labelled:
@@ -76,10 +74,10 @@ class Subject:
 
     def pool_and_held_out(self) -> tuple[Labelled, Labelled]:
         """Training images to draw labels from, and those that settings are chosen on."""
-        if self.preset.valid_split == "valid":
-            return self.read(self.preset.train_split), self.read("valid")[:HELD_OUT]
-        whole = self.read(self.preset.valid_split)  # SVHN: trained on `extra`, drawn from `train`
-        return whole[:-HELD_OUT], whole[-HELD_OUT:]
+        whole = self.read(self.preset.labelled_split)
+        pool = self.preset.pool(len(whole))
+        held_out = whole[pool:] if pool < len(whole) else self.read(self.preset.valid_split)
+        return whole[:pool], held_out[: presets.HELD_OUT]
 
 
 def open_subject(path: Path, prepare: Callable[[TrainConfig], None], device: str = "auto") -> Subject:

@@ -16,12 +16,11 @@ from joblib import Parallel, delayed
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
-from ali_fast.errors import InputError
+from ali_fast.data.balanced import Rows
 
 GRID = np.exp(np.linspace(-20, 20, 50))
 
 Features = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
 Progress = Callable[[Iterable[float], int, str], Iterator[float]]
 
 
@@ -31,29 +30,6 @@ class Scores(NamedTuple):
     c: float
     held_out_error: float
     test_errors: list[float]
-
-
-def balanced_draws(labels: Rows, classes: tuple[str, ...], total: int, count: int, seed: int) -> list[Rows]:
-    """`count` draws of `total` rows, equally many of each class; draw i depends on (seed, i) alone.
-
-    Raises InputError where `total` is no multiple of the number of classes, or a class is too small.
-    """
-    per_class, rest = divmod(total, len(classes))
-    if rest or not per_class:
-        raise InputError(f"--labels {total}: must be a multiple of the {len(classes)} classes")
-    of_class = [np.flatnonzero(labels == label) for label in range(len(classes))]
-    least = min(range(len(classes)), key=lambda label: len(of_class[label]))
-    if len(of_class[least]) < per_class:
-        raise InputError(
-            f"--labels {total} takes {per_class} of each class, and class {classes[least]!r} has "
-            f"{len(of_class[least])} labelled images; take at most {len(of_class[least]) * len(classes)}"
-        )
-    return [
-        np.concatenate(
-            [np.random.default_rng([seed, i, k]).permutation(rows)[:per_class] for k, rows in enumerate(of_class)]
-        )
-        for i in range(count)
-    ]
 
 
 def reduced(features: npt.NDArray[np.floating]) -> tuple[np.ndarray, np.ndarray | None]:

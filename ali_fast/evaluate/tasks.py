@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
+from ali_fast.data.balanced import balanced_draws
 from ali_fast.errors import InputError
 from ali_fast.evaluate import classifier, distances, features, paper, svm
 from ali_fast.evaluate.progress import follow
@@ -33,7 +34,7 @@ def run_svm(subject: Subject, *, labels: int, draws: int, seed: int, jobs: int, 
     if not classes:
         raise InputError(f"--task svm: {dataset} has no class labels; evaluate a run on a data set with classes")
     test = subject.test("svm")
-    chosen = svm.balanced_draws(pool.labels, classes, labels, draws + 1, seed)
+    chosen = balanced_draws(pool.labels, classes, labels, draws + 1, seed)
     used = np.unique(np.concatenate(chosen))  # only these are represented: the pool can be far larger
     rows = [np.searchsorted(used, draw) for draw in chosen]
     fresh = features.untrained(model, pool.images, subject.config.seed)

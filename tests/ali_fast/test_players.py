@@ -47,6 +47,8 @@ def train(data, tmp_path_factory):
         flags = ["--data-dir", data, "--run-dir", run_dir, "--steps", steps, "--batch-size", 16, "--tick-images", 48]
         if PLAYERS[objective].frozen_decoder and "--decoder-from" not in more:
             flags += ["--decoder-from", root / "gan"]
+        if PLAYERS[objective].classes:
+            flags += ["--labels", 40]
         arguments = ["train", "--dataset", "digits", "--no-compile", "--device", "cpu", "--objective", objective]
         return cli.main([*arguments, *map(str, flags), *map(str, more)])
 
@@ -84,6 +86,7 @@ def test_a_run_writes_what_its_objective_has_and_resumes_bit_for_bit(train, tmp_
     assert all(np.isfinite(line[name]) for name in METRICS[objective])
     assert ("winner" in line, "loss_d" in line) == (players.judged is not None,) * 2
     assert ("reconstruction_error" in line) == players.encoder
+    assert ("test_error" in line) == players.classes
     figures = {path.stem for path in (straight / "figures").glob("*.png")}
     assert figures == ({"samples", "reconstructions", "interpolations"} if players.encoder else {"samples"})
 
@@ -135,6 +138,11 @@ def test_mistakes_are_one_line_and_exit_code_2(train, data, tmp_path, capsys):
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "config.json").write_text((train.gan / "config.json").read_text())
     refused([*absent, tmp_path / "begun"], "has no checkpoint yet")
+    refused([*run, "--labels", 100], "--labels 100: only --objective semi-supervised")
+    classes = [*run, "--objective", "semi-supervised"]
+    refused(classes, "needs --labels, such as 1000")
+    refused([*classes, "--labels", 105], "must be a multiple of the 10 classes")
+    refused([*classes, "--labels", 5000], "takes 500 of each class", "take at most")
     refused(["--run-dir", train.gan, "--steps", 9], "objective: gan -> ali")
     assert not (tmp_path / "run" / "checkpoints").exists() or not list((tmp_path / "run" / "checkpoints").iterdir())
 

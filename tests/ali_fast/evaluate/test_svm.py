@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.svm import LinearSVC
 
-from ali_fast.errors import InputError
+from ali_fast.data.balanced import balanced_draws
 from ali_fast.evaluate import svm
 
 CLASSES = tuple("abc")
@@ -20,25 +20,6 @@ def counted(values, total, title):
     values = list(values)
     assert len(values) == total
     yield from values
-
-
-def test_draws_are_balanced_and_by_seed():
-    labels = np.random.default_rng(0).integers(0, 3, 200)
-    draws = svm.balanced_draws(labels, CLASSES, 30, 4, seed=5)
-    for draw in draws:
-        assert np.bincount(labels[draw]).tolist() == [10, 10, 10]
-        assert len(set(draw.tolist())) == 30
-    assert not np.array_equal(draws[0], draws[1])
-    again = svm.balanced_draws(labels, CLASSES, 30, 2, seed=5)
-    assert np.array_equal(draws[1], again[1])
-    assert not np.array_equal(draws[0], svm.balanced_draws(labels, CLASSES, 30, 1, seed=6)[0])
-
-
-@pytest.mark.parametrize(("total", "message"), [(31, "multiple of the 3 classes"), (0, "multiple"), (30, "'c' has 4")])
-def test_draws_that_cannot_be_are_named(total, message):
-    labels = np.array([0] * 50 + [1] * 50 + [2] * 4)
-    with pytest.raises(InputError, match=message):
-        svm.balanced_draws(labels, CLASSES, total, 1, seed=0)
 
 
 @pytest.mark.parametrize("dimensions", [5, 300])
@@ -60,7 +41,7 @@ def test_in_its_own_span_the_problem_is_the_same(dimensions, classes):
 def test_protocol_chooses_on_held_out_images_and_measures_each_draw(monkeypatch):
     monkeypatch.setattr(svm, "GRID", svm.GRID[::7])
     pool, held_out, test = blobs(300, 40), blobs(90, 40, seed=1), blobs(120, 40, seed=2)
-    draws = svm.balanced_draws(pool[1], CLASSES, 30, 4, seed=0)
+    draws = balanced_draws(pool[1], CLASSES, 30, 4, seed=0)
     scores = svm.protocol(pool, draws, held_out, test, jobs=1, progress=counted)
     by_c = [svm.error(svm.reduced(pool[0][draws[0]]), pool[1][draws[0]], c, *held_out) for c in svm.GRID]
     assert scores.held_out_error == min(by_c)
