@@ -76,7 +76,7 @@ def export(run: str | Path) -> Path:
         "preset": config.preset,
         "objective": config.objective,
         "encoder": config.encoder,
-        "classes": inference.model.discriminator.classes if inference.model.players.classes else None,
+        "classes": inference.model.classes,
         "image_shape": list(inference.image_shape),
     }
     write_text(directory.export / "config.json", json.dumps(values, indent=2) + "\n")

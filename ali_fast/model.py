@@ -94,6 +94,7 @@ class ALI(nn.Module):
         self.architecture, self.kernels, self.deterministic = a, kernels, deterministic
         self.objective, self.players = objective, PLAYERS[objective]
         assert (classes is not None) == self.players.classes
+        self.classes = classes
         self.noise_slot = next(slots)
         self.z_dropout = a.discriminator_z[0].dropout
         if self.players.encoder:
@@ -150,6 +151,12 @@ class ALI(nn.Module):
     def generator_state(self) -> dict[str, Tensor]:
         """E's and G's weights and running statistics, by their names in the whole model's state."""
         return {name: t for name, t in self.state_dict().items() if not name.startswith("discriminator.")}
+
+    def untrained(self) -> ALI:
+        """The same networks on the CPU, to be initialized."""
+        return ALI(
+            self.architecture, self.kernels, self.objective, deterministic=self.deterministic, classes=self.classes
+        )
 
     def twin(self) -> ALI:
         """A model with an E and a G of its own, now equal to these, and this D."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ali_fast.data.schema import beton_path
 from ali_fast.errors import InputError
 from ali_fast.evaluate.progress import follow
-from ali_fast.evaluate.subject import Labelled, Subject
+from ali_fast.evaluate.subject import Split, Subject
 
 FORMAT = 1
 BATCH, LEARNING_RATE = 100, 2e-3
@@ -71,7 +71,7 @@ class Classifier:
         return torch.cat([function(_to_x(chunk.to(device))).cpu() for chunk in chunks]).numpy()
 
 
-def of_data_set(subject: Subject, test: Labelled, console: Console) -> Classifier:
+def of_data_set(subject: Subject, test: Split, console: Console) -> Classifier:
     """The cached classifier of the run's data set, or a new one.
 
     Raises InputError for a data set with neither classes nor attributes.
@@ -94,7 +94,7 @@ def of_data_set(subject: Subject, test: Labelled, console: Console) -> Classifie
     return Classifier(network.eval(), accuracy)
 
 
-def train(network: Network, data: Labelled, console: Console, seed: int = 0) -> None:
+def train(network: Network, data: Split, console: Console, seed: int = 0) -> None:
     """Adam on shuffled batches, its rate going linearly to 0; cross-entropy of the classes, or of each attribute."""
     device = network.last.weight.device
     images, targets = (torch.from_numpy(a).to(device) for a in (data.images, _targets(data)))
@@ -123,7 +123,7 @@ def train(network: Network, data: Labelled, console: Console, seed: int = 0) -> 
     network.eval()
 
 
-def accuracy_of(network: Network, data: Labelled) -> float:
+def accuracy_of(network: Network, data: Split) -> float:
     """Share of labels, or of single attributes, that are right."""
     logits = Classifier(network, 0.0).logits(data.images)
     if data.labels.size:
@@ -135,7 +135,7 @@ def _to_x(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float() / 255
 
 
-def _targets(data: Labelled) -> np.ndarray:
+def _targets(data: Split) -> np.ndarray:
     return data.labels if data.labels.size else data.attributes.astype(np.float32)
 
 

@@ -18,9 +18,10 @@ class Evaluate:
 
     directory: Annotated[Positional[Path], arg(metavar="RUN")]
     """A run directory."""
-    task: Literal["svm", "frechet", "reconstruction"] = "svm"
-    """svm: an L2-SVM on the encoder's features, from few labels. frechet: Frechet distance, precision and recall of
-    samples. reconstruction: error in pixels and in features."""
+    task: Literal["svm", "classes", "frechet", "reconstruction"] = "svm"
+    """svm: an L2-SVM on the encoder's features, from few labels. classes: a semi-supervised run's own error, and that
+    of the same nets on its labels alone. frechet: Frechet distance, precision and recall of samples. reconstruction:
+    error in pixels and in features."""
     labels: int = 1000
     """svm: how many, equally many of each class."""
     draws: int = 100
@@ -63,6 +64,8 @@ class Evaluate:
                 jobs=self.jobs or usable_cores(),
                 console=console,
             )
+        elif self.task == "classes":
+            result = tasks.run_classes(subject, console=console)
         elif self.task == "frechet":
             result = tasks.run_frechet(
                 subject,

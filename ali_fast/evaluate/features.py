@@ -68,7 +68,7 @@ def untrained(like: ALI, images: npt.NDArray[np.uint8], seed: int) -> ALI:
     The encoder's batch norms take their statistics from `images`, as the first steps of a training would.
     """
     device = next(like.parameters()).device
-    model = ALI(like.architecture, like.kernels, like.objective, deterministic=like.deterministic)
+    model = like.untrained()
     model.initialize(torch.Generator().manual_seed(seed))
     model.to(device).train()
     statistics: list[tuple[Tensor, Tensor]] = []

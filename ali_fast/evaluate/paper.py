@@ -6,10 +6,15 @@ SVHN_1000 = [
 ]
 SVHN_CLASSES = [
     ("Improved GAN (Salimans et al.), SVHN, 1,000 labels", "8.11 +- 1.3"),
-    ("ALI, K + 1 classes, SVHN, 1,000 labels", "7.42 +- 0.65"),
+    ("ALI, SVHN, 1,000 labels", "7.42 +- 0.65"),
 ]
 CIFAR10_CLASSES = [
-    ("Improved GAN (Salimans et al.), CIFAR-10", ("21.83", "19.61", "18.63", "17.72")),
-    ("ALI, K + 1 classes, CIFAR-10", ("19.98 +- 0.89", "19.09 +- 0.44", "17.99 +- 1.62", "17.05 +- 1.49")),
+    (f"{name}, CIFAR-10, {labels:,} labels", error)
+    for labels, errors in {
+        1000: ("21.83", "19.98 +- 0.89"),
+        2000: ("19.61", "19.09 +- 0.44"),
+        4000: ("18.63", "17.99 +- 1.62"),
+        8000: ("17.72", "17.05 +- 1.49"),
+    }.items()
+    for name, error in zip(("Improved GAN (Salimans et al.)", "ALI"), errors, strict=True)
 ]
-CIFAR10_LABELS = (1000, 2000, 4000, 8000)

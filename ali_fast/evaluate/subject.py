@@ -21,7 +21,7 @@ from ali_fast.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Split:
     """Images in file order, and what is known of them."""
 
     images: npt.NDArray[np.uint8]
@@ -34,8 +34,8 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, part: slice) -> Labelled:
-        return Labelled(self.images[part], self.labels[part], self.attributes[part])
+    def __getitem__(self, part: slice) -> Split:
+        return Split(self.images[part], self.labels[part], self.attributes[part])
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,17 @@ class Subject:
     def manifest(self, split: str) -> Manifest:
         return read_manifest(beton_path(self.config.data_dir, self.config.dataset, split))
 
-    def read(self, split: str) -> Labelled:
+    def read(self, split: str) -> Split:
         """Raises InputError for a split that is missing or damaged."""
         batch = BetonLoader(beton_path(self.config.data_dir, self.config.dataset, split), batch_size=1).read_all()
         count = len(batch.images)
-        return Labelled(
+        return Split(
             batch.images.numpy(),
             np.empty(0, np.int64) if batch.labels is None else batch.labels.numpy(),
             np.empty((count, 0), np.uint8) if batch.attributes is None else batch.attributes.numpy(),
         )
 
-    def test(self, task: str) -> Labelled:
+    def test(self, task: str) -> Split:
         """The test split. Raises InputError for a data set that has none."""
         try:
             return self.read("test")
@@ -72,7 +72,7 @@ class Subject:
                 f"measured there; evaluate a run on a data set with one"
             ) from None
 
-    def pool_and_held_out(self) -> tuple[Labelled, Labelled]:
+    def pool_and_held_out(self) -> tuple[Split, Split]:
         """Training images to draw labels from, and those that settings are chosen on."""
         whole = self.read(self.preset.labelled_split)
         pool = self.preset.pool(len(whole))

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from rich.console import Console
 
 from ali_fast.data.balanced import balanced_draws
 from ali_fast.errors import InputError
-from ali_fast.evaluate import classifier, distances, features, paper, svm
+from ali_fast.evaluate import classifier, distances, features, labels_alone, paper, svm
 from ali_fast.evaluate.progress import follow
 from ali_fast.evaluate.result import Result
 from ali_fast.evaluate.subject import Subject
@@ -78,6 +79,60 @@ def run_svm(subject: Subject, *, labels: int, draws: int, seed: int, jobs: int, 
 
 def follow_titled(values: Any, total: int, title: str, *, console: Console, name: str) -> Any:
     return follow(values, total, f"{name}: {title}", console)
+
+
+def run_classes(subject: Subject, *, console: Console) -> Result:
+    """A semi-supervised run's own classification error, beside the same nets trained on its labels alone.
+
+    Raises InputError: a run of another objective, no test split.
+    """
+    started = time.perf_counter()
+    config, model = subject.config, subject.inference.model
+    if config.labels is None:
+        raise InputError(f"--task classes: this is a run of {config.objective}; evaluate one of semi-supervised")
+    assert config.learning_rate is not None
+    test, (pool, held_out) = subject.test("classes"), subject.pool_and_held_out()
+    (rows,) = balanced_draws(
+        pool.labels, subject.manifest(subject.preset.labelled_split).classes, config.labels, 1, config.seed
+    )
+    device = subject.inference.device
+    known = [torch.from_numpy(values[rows]).to(device) for values in (pool.images, pool.labels)]
+    errors = [float((subject.inference.classify(s.images).numpy() != s.labels).mean()) for s in (held_out, test)]
+    alone = labels_alone.train(
+        model,
+        labels_alone.Labelled(*known),
+        held_out,
+        test,
+        learning_rate=config.learning_rate,
+        betas=(subject.preset.beta1, subject.preset.beta2),
+        seed=config.seed,
+        console=console,
+    )
+    table: list[tuple[str, ...]] = [
+        (f"K + 1 classes, step {subject.step:,}", *map(percent, errors)),
+        (
+            f"the same E and D, labels alone, step {alone.step:,}",
+            percent(alone.held_out_error),
+            percent(alone.test_error),
+        ),
+    ]
+    return Result(
+        task="classes",
+        about=f"{config.dataset}, {config.labels:,} labels, seed {config.seed}: classification error in % of "
+        f"{len(held_out):,} held-out and {len(test):,} test images by D(x, mu(x)); labels alone: best of "
+        f"{labels_alone.LOOKS} looks at the held-out images in {labels_alone.STEPS:,} updates",
+        columns=("trained", "held-out error", "test error"),
+        rows=table,
+        paper=[(name, "", value) for name, value in [*paper.SVHN_CLASSES, *paper.CIFAR10_CLASSES]],
+        numbers={
+            "step": subject.step,
+            "seconds": time.perf_counter() - started,
+            "labels": config.labels,
+            "held_out_error": errors[0],
+            "test_error": errors[1],
+            "labels_alone": alone._asdict(),
+        },
+    )
 
 
 def run_frechet(

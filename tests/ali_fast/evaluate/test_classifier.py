@@ -7,7 +7,7 @@ from rich.console import Console
 
 from ali_fast.evaluate import classifier
 from ali_fast.evaluate.classifier import Classifier, Network
-from ali_fast.evaluate.subject import Labelled
+from ali_fast.evaluate.subject import Split
 
 QUIET = Console(file=io.StringIO())
 
@@ -21,11 +21,11 @@ def bars(count, seed, attributes=False, size=9):
         for image, (row, column) in zip(images, marks, strict=True):
             image[2] += row * np.uint8(120)
             image[:, 5] += column * np.uint8(120)
-        return Labelled(images, np.empty(0, np.int64), marks)
+        return Split(images, np.empty(0, np.int64), marks)
     labels = rng.integers(0, 3, count)
     for image, label in zip(images, labels, strict=True):
         image[3 * label + 1] += np.uint8(120)
-    return Labelled(images, labels, np.empty((count, 0), np.uint8))
+    return Split(images, labels, np.empty((count, 0), np.uint8))
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,9 @@ def test_it_learns_and_features_lead_to_its_logits(attributes):
     np.testing.assert_allclose(features @ weight.T + bias, logits, rtol=1e-4, atol=1e-4)
 
 
-def test_training_is_by_its_seed_and_leaves_the_generator_alone():
+def test_training_is_by_its_seed_and_leaves_the_generator_alone(monkeypatch):
+    monkeypatch.setattr(classifier, "LEAST_STEPS", 8)
+    monkeypatch.setattr(classifier, "EPOCHS", 1)
     torch.manual_seed(7)
     expected = torch.rand(3)
     nets = []

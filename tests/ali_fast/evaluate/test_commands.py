@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+import ali_fast
 from ali_fast import checkpoint, cli, config, kernels, presets
 from ali_fast.config import TrainConfig
+from ali_fast.data.loader import BetonLoader
 from ali_fast.data.schema import beton_path
-from ali_fast.evaluate import classifier, svm
+from ali_fast.evaluate import classifier, labels_alone, svm
 from ali_fast.model import ALI
+from ali_fast.pixels import to_x
 from ali_fast.run_directory import RunDirectory
 from data_prep.split import Sample, Split
 from data_prep.writer import write_splits
@@ -25,17 +28,24 @@ def data(tmp_path_factory):
     return directory
 
 
-@pytest.fixture
-def run(tmp_path, data):
-    directory = RunDirectory(tmp_path / "run")
+def make_run(path, data, classes=None, **options):
+    directory = RunDirectory(path)
+    config = TrainConfig(dataset="digits", run_dir=path, data_dir=data, **options).resolved()
     with directory.locked():
-        directory.adopt(TrainConfig(dataset="digits", run_dir=directory.path, data_dir=data).resolved())
-    model = ALI(presets.resolve("digits").architecture, kernels.resolve("eager", "cpu"))
+        directory.adopt(config)
+    preset = presets.resolve("digits")
+    model = ALI(preset.architecture, kernels.resolve("eager", "cpu"), config.objective, classes=classes)
     generator = torch.Generator().manual_seed(0)
     model.load_state_dict({k: torch.rand(t.shape, generator=generator) * 0.3 for k, t in model.state_dict().items()})
-    state = {"step": {"model": model.state_dict(), "steps": 12}, "conditions": {"image_shape": [8, 8, 1]}}
-    checkpoint.save(directory.checkpoints, 12, state | {"seconds": 1.0}, keep=3)
-    return directory.path
+    conditions = {"image_shape": [8, 8, 1], "classes": classes}
+    state = {"step": {"model": model.state_dict(), "steps": 12}, "conditions": conditions, "seconds": 1.0}
+    checkpoint.save(directory.checkpoints, 12, state, keep=3)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path, data):
+    return make_run(tmp_path / "run", data)
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +99,26 @@ def test_distances_and_reconstruction_share_one_kept_classifier(run, data, capsy
     assert 0.5 < result["classifier_accuracy"] <= 1
 
 
+def test_classes_beside_labels_alone(tmp_path, data, capsys, monkeypatch):
+    monkeypatch.setattr(labels_alone, "STEPS", 6)
+    monkeypatch.setattr(labels_alone, "LOOKS", 2)
+    run = make_run(tmp_path / "semi", data, classes=10, objective="semi-supervised", labels=40)
+    assert evaluate(run, "--task", "classes") == 0
+    printed = capsys.readouterr().out
+    assert "digits, 40 labels" in printed
+    assert "7.42 +- 0.65" in printed
+    assert "17.05 +- 1.49" in printed
+    numbers = json.loads((run / "evaluation" / "classes.json").read_text())["numbers"]
+    test = BetonLoader(beton_path(data, "digits", "test"), batch_size=1).read_all()
+    ali = ali_fast.load(run)
+    x = to_x(test.images, 8)
+    with torch.no_grad():
+        logits = ali.model.discriminator(x, ali.model.infer(x)[0])
+    assert logits.shape == (300, 10)
+    assert numbers["test_error"] == pytest.approx((logits.argmax(1) != test.labels).double().mean().item())
+    assert 0 < numbers["labels_alone"]["test_error"] <= 1
+
+
 def make_set(data, name, splits, classes=()):
     def read(i):
         image = np.random.default_rng(i).integers(0, 256, (8, 8, 1), dtype=np.uint8)
@@ -118,6 +148,7 @@ ALL = ("train", "valid", "test")
         (ALL[:2], "ab", "reconstruction", [], "folder has no test split"),
         (ALL, "ab", "svm", ["--labels", 200], "class 'a' has 60 labelled images; take at most 120"),
         (ALL, "abc", "svm", ["--labels", 100], "must be a multiple of the 3 classes"),
+        (ALL, "ab", "classes", [], "this is a run of ali; evaluate one of semi-supervised"),
         (ALL, "ab", "svm", ["--draws", 0], "--draws 0: must be at least 1"),
         (ALL, "ab", "svm", ["--inception-weights", "w.pth"], "--inception-weights is for --task frechet"),
     ],

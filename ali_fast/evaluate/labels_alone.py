@@ -1,0 +1,100 @@
+"""What a semi-supervised run has to beat: its encoder and discriminator trained on its labels alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from torch import Tensor
+
+from ali_fast.data.labelled import Labelled
+from ali_fast.evaluate.progress import follow
+from ali_fast.evaluate.subject import Split
+from ali_fast.inference import Inference
+from ali_fast.layers import Normalized
+from ali_fast.model import ALI
+from ali_fast.pixels import to_x
+from ali_fast.step import BATCH_NORM_MOMENTUM
+from csrc_triton.reparametrize import reparametrize
+
+STEPS, LOOKS = 2000, 20  # updates, and how often the held-out images are looked at
+BATCH = 50  # labelled images an update, as in a run with batches of 100
+
+
+class Alone(NamedTuple):
+    """Errors are shares, at the look whose held-out error was the least."""
+
+    step: int
+    held_out_error: float
+    test_error: float
+
+
+def train(
+    like: ALI,
+    labelled: Labelled,
+    held_out: Split,
+    test: Split,
+    *,
+    learning_rate: float,
+    betas: tuple[float, float],
+    seed: int,
+    console: Console,
+) -> Alone:
+    """Cross-entropy of K classes of D(x, z_hat) on `labelled`, dropout and noise as in the run; E learns with D.
+
+    The test images are read once, by the weights that were best on `held_out`.
+    """
+    device = labelled.images.device
+    model = like.untrained()
+    generator = torch.Generator().manual_seed(seed)
+    model.initialize(generator)
+    model.to(device).train()
+    judge = Inference(model, tuple(labelled.images.shape[1:]))
+    adam = torch.optim.Adam(
+        [*model.encoder.parameters(), *model.discriminator.parameters()], lr=learning_rate, betas=betas
+    )
+    best = Alone(0, 1.0, 1.0)
+    weights: dict[str, Tensor] = {}
+    for i in follow(range(1, STEPS + 1), STEPS, "labels alone", console):
+        rows = torch.randint(len(labelled.labels), (min(BATCH, len(labelled.labels)),), generator=generator).to(device)
+        x = to_x(labelled.images[rows], model.architecture.image_size)
+        loss = _loss(model, x, labelled.labels[rows], generator)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        if i % (STEPS // LOOKS) == 0:
+            error = _error(judge, held_out)
+            if error < best.held_out_error:
+                best = Alone(i, error, 1.0)
+                weights = {name: t.clone() for name, t in model.state_dict().items()}
+    if weights:
+        model.load_state_dict(weights)
+    return best._replace(test_error=_error(judge, test))
+
+
+def _loss(model: ALI, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    seeds = torch.randint(2**63 - 1, (model.sites,), generator=generator).to(x.device)
+    d, of_encoder, of_d = model.discriminator, [], []
+    codes = model.codes(x, seeds, of_encoder)
+    prior = torch.zeros(len(x), model.architecture.z_dim, 1, 1, dtype=x.dtype, device=x.device)
+    z_hat = reparametrize(
+        codes,
+        prior,
+        dropout=model.z_dropout,
+        seeds=seeds,
+        slot=model.noise_slot,
+        backend=model.kernels.reparametrize,
+    )[: len(x)]
+    loss = F.cross_entropy(d.head(d.features(x, seeds, of_d), z_hat, seeds), y)
+    norms = [m for net in (model.encoder, d) for m in net.modules() if isinstance(m, Normalized)]
+    with torch.no_grad():
+        for norm, (mean, var) in zip(norms, [*of_encoder, *of_d], strict=True):
+            norm.running_mean.lerp_(mean, BATCH_NORM_MOMENTUM)
+            norm.running_var.lerp_(var, BATCH_NORM_MOMENTUM)
+    return loss
+
+
+def _error(judge: Inference, data: Split) -> float:
+    return float((judge.classify(data.images).numpy() != data.labels).mean())
