@@ -315,10 +315,11 @@ def backward_apply_kernel(
 PARTS_AT_ONCE = 32
 
 
-def small_tile(rows: int, backward: bool) -> launch.Tile:
-    """All rows of 16 channels, one sector of 16-bit data; 8 where forward and backward values fill the registers."""
+def small_tile(rows: int, crowded: bool) -> launch.Tile:
+    """All rows of 16 channels, one sector of 16-bit data; of 8 where a backward's values or a mask's words (`crowded`)
+    would not fit in the registers beside x."""
     block = max(16, triton.next_power_of_2(rows))
-    channels = 8 if backward and block > 1024 else 16
+    channels = 8 if crowded and block > 1024 else 16
     return launch.Tile(block, channels, min(16, max(1, block * channels // 512)))
 
 
@@ -339,7 +340,7 @@ def launch_forward(
     y, var = launch.empty_map(x), torch.empty_like(mean)
     dropout = (seeds if threshold else None, slot, threshold, philox.kept_scale(threshold))
     if M <= SMALL_ROWS:
-        tile = small_tile(M, backward=False)
+        tile = small_tile(M, crowded=threshold > 0)
         wrap_triton(small_forward_kernel)[(triton.cdiv(C, tile.channels),)](
             x, weight, bias, y, mean, var, *dropout, eps, slope, M, C,
             BM=tile.rows, BC=tile.channels, num_warps=tile.warps,
@@ -377,7 +378,7 @@ def launch_backward(
     dx, dweight, dbias = launch.empty_map(x), torch.empty_like(mean), torch.empty_like(mean)
     dropout = (seeds if threshold else None, slot, threshold, philox.kept_scale(threshold))
     if M <= SMALL_ROWS:
-        tile = small_tile(M, backward=True)
+        tile = small_tile(M, crowded=True)
         wrap_triton(small_backward_kernel)[(triton.cdiv(C, tile.channels),)](
             dy, x, mean, var, weight, bias, dx, dweight, dbias, *dropout, eps, slope, M, C,
             BM=tile.rows, BC=tile.channels, num_warps=tile.warps,

@@ -176,10 +176,10 @@ def test_torch_knows_the_kernels():
 
 
 @given(st.integers(2, SMALL_ROWS), st.booleans())
-def test_a_small_tile_holds_all_rows_and_whole_philox_groups(rows, backward):
-    tile = small_tile(rows, backward)
+def test_a_small_tile_holds_all_rows_and_whole_philox_groups(rows, crowded):
+    tile = small_tile(rows, crowded)
     assert tile.rows >= rows and tile.channels % 8 == 0 and tile.warps <= 16
-    assert tile.rows * tile.channels <= 32 * tile.warps * (32 if backward else 64), "elements a thread"
+    assert tile.rows * tile.channels <= 32 * tile.warps * (32 if crowded else 64), "elements a thread"
 
 
 @given(st.integers(SMALL_ROWS + 1, 10**6), st.integers(1, 2000))

@@ -26,15 +26,21 @@ POINTERS |= {torch.int64: "*i64", torch.int8: "*i8", torch.uint8: "*u8"}
 
 @dataclass(frozen=True)
 class Case:
-    """Launches to compile, and what they may use beyond the rule (no local memory, 128-bit loads of 16-bit data).
-
-    Fewer dtypes only for a further size of kernels that another case compiles for all of them.
-    """
+    """Launches to compile, and what they may use beyond the rule (no local memory, 128-bit loads of 16-bit data)."""
 
     run: Callable[[torch.dtype], object]
     wide_loads: bool = True
     stack_bytes: int = 0
-    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.bfloat16)
+    further: bool = False
+    """A further size or setting of kernels that another case compiles for all types and architectures."""
+
+    @property
+    def dtypes(self) -> tuple[torch.dtype, ...]:
+        return (torch.bfloat16,) if self.further else (torch.float32, torch.float16, torch.bfloat16)
+
+    @property
+    def architectures(self) -> tuple[int, ...]:
+        return (75, 90) if self.further else ARCHITECTURES
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ def source(launch: Launch) -> Source:
     return Source(fn.__module__, fn.__name__, signature, constants, tuple(aligned), launch.num_warps)
 
 
-def compile_source(wanted: Source, architecture: int) -> Cubin:
+def compile_source(wanted: Source, architecture: int, disassemble: bool) -> Cubin:
     """Runs in a worker process; Triton's own cache makes a second run quick."""
     kernel = getattr(importlib.import_module(wanted.module), wanted.kernel)
     attributes = {(i,): [["tt.divisibility", 16]] for i in wanted.aligned}
@@ -101,16 +107,11 @@ def compile_source(wanted: Source, architecture: int) -> Cubin:
         file.flush()
         usage = re.search(r"REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)", _dump("--dump-resource-usage", file.name))
         assert usage
-        sass = _dump("--dump-sass", file.name) if _disassembled(wanted, architecture) else ""
+        sass = _dump("--dump-sass", file.name) if disassemble else ""
     instructions = re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]+)", sass, re.MULTILINE)
     wide_loads = len(re.findall(r"ld\.global\S*\.v4\.b32", compiled.asm["ptx"]))
     sizes = (*map(int, usage.groups()), compiled.metadata.shared)
     return Cubin(wanted.kernel, *sizes, wide_loads, tuple(instructions))
-
-
-def _disassembled(wanted: Source, architecture: int) -> bool:
-    """Half a second each, so one architecture and data type; the others by resource usage and PTX."""
-    return architecture == 90 and "*bf16" in wanted.signature.values()
 
 
 def _dump(what: str, path: str) -> str:

@@ -17,7 +17,8 @@ sys.path.insert(0, str(HERE))
 if os.environ.get("TRITON_INTERPRET") == "1":
     collect_ignore_glob = ["*"]
 else:
-    from ahead import ARCHITECTURES, compile_source, launches, source
+    import torch
+    from ahead import compile_source, launches, source
 
     def pytest_generate_tests(metafunc):
         if "cubin_case" in metafunc.fixturenames:
@@ -25,7 +26,7 @@ else:
                 pytest.param((case, dtype, arch), id=f"{name}-{str(dtype).removeprefix('torch.')}-sm_{arch}")
                 for name, case in metafunc.module.CASES.items()
                 for dtype in case.dtypes
-                for arch in ARCHITECTURES
+                for arch in case.architectures
             ]
             metafunc.parametrize("cubin_case", parameters)
 
@@ -36,7 +37,10 @@ else:
         for item in request.session.items:
             if HERE in item.path.parents and hasattr(item, "callspec"):
                 case, dtype, arch = item.callspec.params["cubin_case"]
-                wanted[id(case), dtype, arch] = [(source(launch), arch) for launch in launches(case, dtype)]
+                # a second each, so of one architecture and data type; the others by resource usage and PTX
+                disassemble = arch == 90 and dtype == torch.bfloat16 and not case.further
+                sources = [source(launch) for launch in launches(case, dtype)]
+                wanted[id(case), dtype, arch] = [(one, arch, disassemble) for one in sources]
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(2, os.cpu_count() or 1), mp_context=context) as pool:
             futures, by_source = {}, {}

@@ -16,7 +16,7 @@ def _run(scaled: bool):
 # Narrow loads: a few hundred logits.
 CASES = {
     "scaled": Case(_run(True), wide_loads=False),
-    "plain": Case(_run(False), wide_loads=False, dtypes=(torch.bfloat16,)),
+    "plain": Case(_run(False), wide_loads=False, further=True),
 }
 
 

@@ -20,12 +20,12 @@ def _run(channels: int, *, bias: bool, slope: float, threshold: int):
 
 CASES = {
     "bias-act-drop": Case(_run(1024, bias=True, slope=0.1, threshold=13107)),
-    "drop": Case(_run(512, bias=False, slope=1.0, threshold=13107)),
-    "bias-act": Case(_run(1024, bias=True, slope=0.1, threshold=0), dtypes=(torch.bfloat16,)),
-    "image-drop": Case(_run(3, bias=False, slope=1.0, threshold=13107), wide_loads=False, dtypes=(torch.bfloat16,)),
+    "drop": Case(_run(512, bias=False, slope=1.0, threshold=13107), further=True),
+    "bias-act": Case(_run(1024, bias=True, slope=0.1, threshold=0), further=True),
+    "image-drop": Case(_run(3, bias=False, slope=1.0, threshold=13107), wide_loads=False, further=True),
     **{
         f"{width}-channel tile": Case(
-            _run(width, bias=True, slope=0.1, threshold=13107), wide_loads=width % 16 == 0, dtypes=(torch.bfloat16,)
+            _run(width, bias=True, slope=0.1, threshold=13107), wide_loads=width % 16 == 0, further=True
         )
         for width in TILES
         if width < 64

@@ -1,6 +1,5 @@
 """maxout compiles for every architecture within its gates."""
 
-import pytest
 import torch
 from ahead import Case, check
 
@@ -21,20 +20,19 @@ def _run(channels: int, *, bias: str = "tied", threshold: int = 32768, before: b
     return run
 
 
-BF16 = (torch.bfloat16,)
+# Eight channels load less at once: Triton knows of an integer argument whether 16 divides it, and nothing of 8. The
+# networks' narrowest maxout leaves 16.
 CASES = {
     "C64": Case(_run(64)),
-    "C64-before": Case(_run(64, before=True)),
-    "C64-no-drop": Case(_run(64, threshold=0), dtypes=BF16),
-    "C64-no-bias": Case(_run(64, bias="none"), dtypes=BF16),
-    "C64-untied": Case(_run(64, bias="untied"), dtypes=BF16),
-    **{f"C{c}": Case(_run(c), dtypes=BF16) for c in TILES if c < 64},
+    "C64-before": Case(_run(64, before=True), further=True),
+    "C64-no-drop": Case(_run(64, threshold=0), further=True),
+    "C64-no-bias": Case(_run(64, bias="none"), further=True),
+    "C64-untied": Case(_run(64, bias="untied"), further=True),
+    **{f"C{c}": Case(_run(c), wide_loads=c % 16 == 0, further=True) for c in TILES if c < 64},
 }
 
 
-def test_cubin(cubin_case, cubins, request):
-    if "C8-" in request.node.name:  # no network of the paper has so few
-        request.applymarker(pytest.mark.xfail(reason="eight channels: the pairs are loaded in less than 128 bits"))
+def test_cubin(cubin_case, cubins):
     case, dtype, arch = cubin_case
     for cubin in cubins(case, dtype, arch):
         check(cubin, case, dtype)

@@ -20,7 +20,7 @@ def _run(threshold: int):
 # Narrow loads: one element a thread. cos takes 32 bytes of stack for the reduction of large angles (triton#1756).
 CASES = {
     "drop": Case(_run(13107), wide_loads=False, stack_bytes=32),
-    "no-drop": Case(_run(0), wide_loads=False, stack_bytes=32, dtypes=(torch.bfloat16,)),
+    "no-drop": Case(_run(0), wide_loads=False, stack_bytes=32, further=True),
 }
 
 
