@@ -49,8 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
                 rows.append(row | {"others": others(kinds), "kinds": kinds})
                 kinds_in_words = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
                 print(f"  {spec:9} {options:12} {others(kinds):4}   {kinds_in_words}", flush=True)
-    if args.json:
-        report.write_json(args.json, head, rows)
+                if args.json:
+                    report.write_json(args.json, head, rows)
     if args.chart:
         report.bar_chart(
             args.chart,

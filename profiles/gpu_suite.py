@@ -1,6 +1,6 @@
 """Everything that only a GPU can answer, in one command, for a machine without a network.
 
-    python -m profiles.gpu_suite --out DIR [--data-dir DIR] [--only PART ...] [--minutes 9] [--quick]
+    python -m profiles.gpu_suite --out DIR [--data-dir DIR] [--only PART ...] [--minutes 9] [--limits 1] [--quick]
 
 Each part runs in a process of its own with its own time limit; what it has found is in DIR before the next begins: at
 most eight files, of which summary.md tells it all. Without a GPU the parts that need one are skipped and named. Nothing
@@ -105,7 +105,7 @@ def _train(args: argparse.Namespace) -> list[str] | None:
     if name is None:
         return None
     shutil.rmtree(RUN, ignore_errors=True)
-    length = ("--steps", 20) if args.quick else ("--minutes", 1)
+    length = ("--steps", 20, "--no-compile") if args.quick else ("--minutes", 1)
     return _module("profiles.short_run", "--dataset", name, "--data-dir", args.data_dir, "--run-dir", RUN, *length)
 
 
@@ -119,7 +119,7 @@ DOCTOR = [sys.executable, "-c", "from ali_fast import doctor; print(doctor.to_te
 
 # What says most comes first: the time for all together ends before the parts' own limits add up.
 PARTS = (
-    Part("doctor", 30, lambda args: DOCTOR),
+    Part("doctor", 60, lambda args: DOCTOR),
     Part("step", 270, _step),
     Part("train", 120, _train, missing="no prepared data set under --data-dir"),
     Part("capture_tests", 150, _tests(*GPU_TESTS), needs_gpu=True),
@@ -150,7 +150,7 @@ def run(part: Part, args: argparse.Namespace, seconds_left: float) -> Outcome:
         return Outcome(part.name, f"skipped: {part.missing}", 0.0, "")
     if seconds_left < LEAST_SECONDS:
         return Outcome(part.name, f"skipped: no time left; --only {part.name} runs it alone", 0.0, "")
-    limit = min(part.seconds, seconds_left)
+    limit = min(part.seconds * args.limits, seconds_left)
     caches = {"TORCHINDUCTOR_CACHE_DIR": str(CACHE / "inductor"), "TRITON_CACHE_DIR": str(CACHE / "triton")}
     start = time.perf_counter()
     process = subprocess.Popen(
@@ -230,6 +230,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="with prepared data sets")
     parser.add_argument("--only", nargs="+", choices=names, metavar="PART", help=", ".join(names))
     parser.add_argument("--minutes", type=float, default=9.0, help="for all parts together (default 9)")
+    parser.add_argument("--limits", type=float, default=1.0, help="times each part's own limit: for a slow machine")
     parser.add_argument("--quick", action="store_true", help="small everything: does it run?")
     args = parser.parse_args(arguments)
     args.out, args.data_dir = args.out.absolute(), args.data_dir.absolute()

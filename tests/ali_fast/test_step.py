@@ -192,3 +192,41 @@ def test_batches_by_number_are_the_same_images(make_small, kind):
         for row in rows:
             step(row if step is resident else samples[row])
     assert all(torch.equal(a, b) for a, b in zip(tensors(resident), tensors(streamed), strict=True))
+
+
+def flat(gradients):
+    return torch.cat([g.detach().flatten().double() for g in gradients])
+
+
+@pytest.mark.slow
+def test_compiled_float32_is_as_exact_as_eager_float32(make_small, kind):
+    """One step's gradients, all given the same noise: at most three times as far from float64's as eager's are."""
+    exact, single = (make_small(kind, dtype) for dtype in (torch.float64, torch.float32))
+    batch = images(exact)
+    reference = Step(exact, learning_rate=1e-3, compile=False)
+    torch.manual_seed(6)
+    z, seeds = reference.noise(8)
+    theirs = reference.play(batch, z, seeds, None)
+    eager = Step(single, learning_rate=1e-3, compile=False).play(batch, z, seeds, None)
+    ours = Step(single, learning_rate=1e-3, compile=True).turn(batch, z, seeds, None)
+    for i, player in enumerate(("generator", "discriminator")):
+        truth = flat(getattr(theirs, player))
+        eager_error, our_error = (float((flat(g) - truth).norm()) for g in (getattr(eager, player), ours[i]))
+        assert 0 < our_error <= 3 * eager_error, player
+
+
+@pytest.mark.slow
+def test_compiled_amp_lies_within_the_spread_of_eager_amp_runs(make_small, kind):
+    """Two eager runs differ by their noise; a compiled one with the first's noise stays nearer to the first."""
+    ended = []
+    for seed, compile in ((6, False), (7, False), (6, True)):
+        step = Step(make_small(kind, torch.float32), learning_rate=1e-3, dtype=torch.bfloat16, compile=compile)
+        torch.manual_seed(seed)
+        for i in range(10):
+            step(images(step.model, i))
+        assert step.first_bad_step() is None
+        ended.append((flat(step.model.parameters()), step.read_metrics()))
+    (first, metrics), (second, _), (compiled, compiled_metrics) = ended
+    assert torch.isfinite(compiled).all()
+    assert float((compiled - first).norm()) < 0.5 * float((second - first).norm())
+    assert compiled_metrics == pytest.approx(metrics, rel=0.02)

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from ali_fast import capture
 from profiles.whole_step import by_kind, others
 
 ROOT = Path(__file__).parents[2]
 MOST = 110  # kernels of cifar10's step, but its convolutions, GEMMs and Adams
 COUNTED = {"2.13.0": {("triton", "cooperative"): 86}}
-"""By torch version: what a step of cifar10 takes. A lower count is to be written here, a higher one to be understood."""
+"""By torch version: what a step of cifar10 takes. A lower count is to be written here, a higher one understood."""
 
 CODE = """
 async_compile.wait(globals())
