@@ -9,12 +9,19 @@ the first failure. Prints the table of README.md; exit code 1 if a mutation surv
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+os.environ["TRITON_INTERPRET"] = "1"
+
+import hypothesis  # noqa: F401
+import pytest
+import torch  # noqa: F401
+import triton  # noqa: F401
+
+sys.dont_write_bytecode = True
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("csrc_triton", "tests/csrc_triton", "tests/conftest.py", "pyproject.toml")
 
@@ -102,15 +109,25 @@ def mutate(text: str, mutation: Mutation) -> str:
 
 
 def first_failure(tree: Path, module: str) -> str | None:
-    """The first test of the module's file to fail, or None: all passed."""
+    """The first test of the module's file to fail, or None: all passed. In a fork: torch is imported once for all."""
     tests = f"tests/csrc_triton/interpreter/test_{module}.py"
-    command = [sys.executable, "-m", "pytest", "-x", "-rf", "--tb=no", "-p", "no:cacheprovider", tests]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
+    with tempfile.TemporaryFile("w+") as output:
+        child = os.fork()
+        if child == 0:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+            os.chdir(tree)
+            sys.path[0] = str(tree)
+            code = pytest.main(["-x", "-rf", "--tb=no", "-p", "no:cacheprovider", tests])
+            sys.stdout.flush()
+            os._exit(code)
+        _, status = os.waitpid(child, 0)
+        output.seek(0)
+        text = output.read()
+    if status == 0:
         return None
-    named = re.search(r"^FAILED \S*::(\S+\[.*?\]|\S+)", done.stdout, re.MULTILINE)
-    assert named, f"no test failed, but:\n{done.stdout}{done.stderr}"
+    named = re.search(r"^FAILED \S*?::(.*?)(?: - |$)", text, re.MULTILINE)
+    assert named, f"no test failed, but:\n{text}"
     return named[1]
 
 
