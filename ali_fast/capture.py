@@ -36,6 +36,7 @@ def missing_compiler() -> str | None:
 def compiled(function: Callable[..., R], device: torch.device) -> Callable[..., R]:
     """`function` traced whole, `torch.autograd.grad` included; a graph break is an error."""
     torch._dynamo.config.trace_autograd_ops = True
+    torch._dynamo.config.recompile_limit = 64  # of one source line: every Step in a process is a compilation of its own
     options: dict[str, Any] = CUDA_OPTIONS if device.type == "cuda" else {}
     return torch.compile(function, fullgraph=True, dynamic=False, options=dict(options))
 

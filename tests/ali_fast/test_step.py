@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from ali_fast import capture
 from ali_fast.objective import METRICS, ali
 from ali_fast.pixels import to_x
 from ali_fast.step import Step
@@ -192,6 +193,23 @@ def test_batches_by_number_are_the_same_images(make_small, kind):
         for row in rows:
             step(row if step is resident else samples[row])
     assert all(torch.equal(a, b) for a, b in zip(tensors(resident), tensors(streamed), strict=True))
+
+
+def test_a_process_may_compile_many_steps(monkeypatch):
+    """torch by default refuses the ninth compilation of one method; what they are compiled to does not matter here."""
+
+    class Adder:
+        def __init__(self, n):
+            self.n = n
+
+        def add(self, x):
+            return x + self.n
+
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, options, **flags: real(f, backend="eager", **flags))
+    adders = [Adder(n) for n in range(12)]
+    added = [capture.compiled(adder.add, torch.device("cpu")) for adder in adders]
+    assert [float(add(torch.ones(1))) for add in added] == list(range(1, 13))
 
 
 def flat(gradients):
