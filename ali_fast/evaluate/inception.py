@@ -40,9 +40,10 @@ def measure(
     """
     try:
         from torch_fidelity import calculate_metrics
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that is of another torch
         raise InputError(
-            f"--inception-weights needs torch-fidelity ({error}): install it with pip install 'ali-fast[fid]'"
+            f"--inception-weights needs torch-fidelity, and a torchvision that fits this torch ({error}): install them "
+            f"with pip install 'ali-fast[fid]'"
         ) from error
     if not weights.is_file():
         raise InputError(
