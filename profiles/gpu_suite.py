@@ -104,7 +104,6 @@ def _train(args: argparse.Namespace) -> list[str] | None:
     name = _prepared(args.data_dir)
     if name is None:
         return None
-    shutil.rmtree(RUN, ignore_errors=True)
     length = ("--steps", 20, "--no-compile") if args.quick else ("--minutes", 1)
     return _module("profiles.short_run", "--dataset", name, "--data-dir", args.data_dir, "--run-dir", RUN, *length)
 
@@ -235,7 +234,8 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     args.out, args.data_dir = args.out.absolute(), args.data_dir.absolute()
     args.out.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(NUMBERS, ignore_errors=True)
+    for before in (RUN, NUMBERS):
+        shutil.rmtree(before, ignore_errors=True)
     NUMBERS.mkdir(parents=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     head, outcomes = report.header(device), []

@@ -94,6 +94,15 @@ def test_no_part_begins_without_time(suite):
     assert outcomes(results) == {"late": "skipped: no time left; --only late runs it alone"}
 
 
+def test_nothing_is_left_of_an_earlier_call(suite, tmp_path):
+    for left in (gpu_suite.RUN / "metrics.jsonl", gpu_suite.NUMBERS / "one.json"):
+        left.parent.mkdir(parents=True)
+        left.write_text('{"rows": "old"}')
+    _, results, _ = suite(Part("one", 30, python("")))
+    assert "rows" not in results["parts"]["one"]
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()
+
+
 def test_only_the_parts_asked_for(suite):
     _, results, _ = suite(Part("one", 30, python("")), Part("two", 30, python("")), flags=("--only", "two"))
     assert outcomes(results) == {"two": "done"}
