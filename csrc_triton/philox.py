@@ -13,6 +13,8 @@ Normals: element i has counter i; words 0 and 1 give one normal by Box-Muller as
 |eps| <= 5.68. Words 2 and 3 remain for two dropout decisions (their low halves).
 """
 
+import functools
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -59,22 +61,23 @@ _KEY_B = 0xBB67AE85
 def philox4x32(
     seed: Tensor, c0: Tensor, c1: Tensor | int = 0, c2: Tensor | int = 0, c3: Tensor | int = 0, rounds: int = 10
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Four words (int64 tensors holding uint32) for key `seed` (int64 []) and counters c0..c3 (int64, below 2^32)."""
-    k0, k1 = seed & _LOW32, (seed >> 32) & _LOW32
+    """Four words (int64 tensors holding uint32) for key `seed` (int64 []) and counters c0..c3 (int64, below 2^32).
+
+    Every operation here is one that a compiler must trace: what only the words' low halves need is masked at the end.
+    """
+    k0, k1 = seed & _LOW32, seed >> 32
     # The mask is no change, but hides an arange from Inductor, whose CPU code takes (arange * constant) in 32 bits.
-    c0 = c0 & _LOW32
-    w1, w2, w3 = (c0 * 0 + c for c in (c1, c2, c3))
-    w0 = c0
+    w0, w1, w2, w3 = c0 & _LOW32, c1, c2, c3
     for _ in range(rounds):
         p, q = w0 * _ROUND_A, w2 * _ROUND_B
         w0, w1, w2, w3 = (
-            (((q >> 32) + w2) & _LOW32) ^ w1 ^ k0,
-            q & _LOW32,
-            (((p >> 32) + w0) & _LOW32) ^ w3 ^ k1,
-            p & _LOW32,
+            (((q >> 32) + w2) ^ w1 ^ k0) & _LOW32,
+            q,
+            (((p >> 32) + w0) ^ w3 ^ k1) & _LOW32,
+            p,
         )
-        k0, k1 = (k0 + _KEY_A) & _LOW32, (k1 + _KEY_B) & _LOW32
-    return w0, w1, w2, w3
+        k0, k1 = k0 + _KEY_A, k1 + _KEY_B
+    return w0, w1 & _LOW32, w2, w3 & _LOW32
 
 
 def dropout_threshold(p: float) -> int:
@@ -100,11 +103,10 @@ def channel_keep(seeds: Tensor, slot: int, threshold: int, shape: Sequence[int])
     groups = -(-c // 8)
     counter = torch.arange(n * h * w * groups, dtype=torch.int64, device=seeds.device)
     carry = 65536 - threshold  # uniform + carry reaches 2^16 exactly where uniform >= threshold
-    packed = torch.zeros_like(counter)
-    for i, word in enumerate(philox4x32(seeds[slot], counter)):
-        packed = packed | ((((word & 0xFFFF) + carry) >> 16) << (16 * i))
-        packed = packed | ((((word >> 16) + carry) >> 16) << (16 * i + 8))
-    keep = packed.view(torch.uint8).reshape(n, h, w, groups * 8)
+    words = philox4x32(seeds[slot], counter)
+    low = [((word & 0xFFFF) + carry) >> 16 << 16 * i for i, word in enumerate(words)]
+    high = [(word + (carry << 16)) >> 32 << 16 * i + 8 for i, word in enumerate(words)]
+    keep = functools.reduce(operator.or_, low + high).view(torch.uint8).reshape(n, h, w, groups * 8)
     return keep[..., :c].permute(0, 3, 1, 2)
 
 

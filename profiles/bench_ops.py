@@ -1,6 +1,6 @@
 """Each op of csrc_triton at every shape of the paper's four networks, against what torch makes of the same formula.
 
-    python -m profiles.bench_ops [--preset cifar10 ...] [--json PATH]
+    python -m profiles.bench_ops [--preset cifar10 ...] [--json PATH] [--chart PATH]
 
 bf16. On a GPU: microseconds, forward and backward apart, inside CUDA graphs, for torch's eager mode, Inductor with each
 set of options of `ali_fast.capture`, and the kernels; beside them the time of copying as many bytes as the kernels
@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import argparse
 import functools
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,38 +123,39 @@ def _each(passes: Mapping[str, Mapping[str, Any]], key: str, form: str = "g") ->
     return "+".join(format(one[key], form) for one in passes.values())
 
 
-def count_table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def count_table(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Launches forward+backward and megabytes of both; the last line is a step's, every site as often as it occurs."""
-    names = list(rows[0]["inductor"])
-    yield f"| op | times | kernels: launches | MB | paper us |{''.join(f' Inductor, {n} | MB |' for n in names)}"
-    yield f"| --- | ---: | ---: | ---: | ---: |{' ---: | ---: |' * len(names)}"
+    names: list[str] = []
     totals: Counter[str] = Counter()
     for row in rows:
-        parts = {"triton": row["triton"], **row["inductor"]}
+        if not names:
+            names = list(row["inductor"])
+            inductor = "".join(f" Inductor, {name} | MB |" for name in names)
+            yield f"| op | times | kernels: launches | MB | paper us |{inductor}"
+            yield f"| --- | ---: | ---: | ---: | ---: |{' ---: | ---: |' * len(names)}"
         cells = [row["site"], f"{row['times']}"]
-        for name, passes in parts.items():
+        for name, passes in {"triton": row["triton"], **row["inductor"]}.items():
             cells += [_each(passes, "launches"), f"{_sum(passes, 'bytes') / 1e6:.2f}"]
             cells += [_each(passes, "floor_us", ".2f")] if name == "triton" else []
             for key in ("launches", "bytes", *(["floor_us"] if name == "triton" else [])):
                 totals[f"{name} {key}"] += row["times"] * _sum(passes, key)
         yield f"| {' | '.join(cells)} |"
-    total = [
-        f"{totals['triton launches']:g}",
-        f"{totals['triton bytes'] / 1e6:.0f}",
-        f"{totals['triton floor_us']:.0f}",
-    ]
-    for name in names:
+    total = []
+    for name in ("triton", *names):
         total += [f"{totals[f'{name} launches']:g}", f"{totals[f'{name} bytes'] / 1e6:.0f}"]
+        total += [f"{totals['triton floor_us']:.0f}"] if name == "triton" else []
     yield f"| a step | | {' | '.join(total)} |"
 
 
-def time_table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def time_table(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Microseconds forward+backward, kernels in brackets, share of the copy's speed; a step's sum last."""
-    names = [name for name in rows[0]["measured"] if name != "copy"]
-    yield f"| op | times | MB | copy us |{''.join(f' {name} |' for name in names)}"
-    yield f"| --- | ---: | ---: | ---: |{' ---: |' * len(names)}"
+    names: list[str] = []
     totals: Counter[str] = Counter()
     for row in rows:
+        if not names:
+            names = [name for name in row["measured"] if name != "copy"]
+            yield f"| op | times | MB | copy us |{''.join(f' {name} |' for name in names)}"
+            yield f"| --- | ---: | ---: | ---: |{' ---: |' * len(names)}"
         copy, cells = row["measured"]["copy"], []
         for name in names:
             passes = row["measured"][name]
@@ -167,13 +169,25 @@ def time_table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield f"| a step, us | | | {' | '.join(sums)} |"
 
 
+def step_totals(rows: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """By network and variant, of all ops of a step: microseconds on a GPU, launches without one."""
+    totals: Counter[str] = Counter()
+    for row in rows:
+        on_gpu = "measured" in row
+        variants = row["measured"] if on_gpu else {"kernels": row["triton"], **row["inductor"]}
+        for name, passes in variants.items():
+            totals[f"{row['preset']}: {name}"] += row["times"] * _sum(passes, "us" if on_gpu else "launches")
+    return totals
+
+
 # ---------------------------------------------------------------- the command
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m profiles.bench_ops", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--preset", nargs="+", default=PRESETS, help="default: the paper's four")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the numbers here too, after every network")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the numbers here too, as they come")
+    parser.add_argument("--chart", type=Path, metavar="PATH", help="write a step's sums as bars, as PNG")
     args = parser.parse_args()
     known = {preset.name: preset for preset in presets.PRESETS}
     if unknown := set(args.preset) - known.keys():
@@ -197,18 +211,31 @@ def main() -> None:
     elif not on_gpu:
         print("no GPU, and this torch cannot pretend one: Inductor's kernels are not counted; times are on paper")
     rows: list[dict[str, Any]] = []
-    for name in args.preset:
-        preset = known[name]
-        print(f"{name}, batch {preset.batch_size}", flush=True)
-        network = []
+    failed: list[str] = []
+
+    def network(preset: presets.Preset) -> Iterator[dict[str, Any]]:
         for site, times in sites(preset).items():
-            row: dict[str, Any] = {"preset": name, "site": str(site), "op": site.op, "times": times}
-            row |= {"measured": measured(site, dtype)} if on_gpu else counted(site, dtype, pretended)
-            network.append(row)
-        print(*(time_table if on_gpu else count_table)(network), sep="\n", flush=True)
-        rows += network
-        if args.json:
-            report.write_json(args.json, head, rows, dtype="bfloat16")
+            row: dict[str, Any] = {"preset": preset.name, "site": str(site), "op": site.op, "times": times}
+            try:
+                row |= {"measured": measured(site, dtype, device)} if on_gpu else counted(site, dtype, pretended)
+            except Exception as error:  # one site must not cost the others
+                failed.append(f"{preset.name}, {site}: {type(error).__name__}: {error}")
+                continue
+            rows.append(row)
+            if args.json:
+                report.write_json(args.json, head, rows, dtype="bfloat16")
+            yield row
+
+    for name in args.preset:
+        print(f"{name}, batch {known[name].batch_size}", flush=True)
+        for line in (time_table if on_gpu else count_table)(network(known[name])):
+            print(line, flush=True)
+    if args.chart:
+        totals, unit = step_totals(rows), "us" if on_gpu else "launches"
+        title = f"all ops of a step, {unit}, on {head['device']}"
+        report.bar_chart(args.chart, title, list(totals), list(totals.values()), None, unit)
+    if failed:
+        sys.exit("\n".join(["not done:", *failed]))
 
 
 if __name__ == "__main__":

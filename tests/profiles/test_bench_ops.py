@@ -83,6 +83,8 @@ def test_counts_add_up():
     assert a == "| an op | 2 | 2+2 | 16.00 | 1.50+1.50 | 3+5 | 28.00 |"
     assert b == "| an op | 1 | 1 | 1.00 | 1.50 | 2 | 2.00 |"
     assert total == "| a step | | 9 | 33 | 8 | 18 | 58 |"
+    rows = [first | {"preset": "cifar10"}, last | {"preset": "cifar10"}]
+    assert bench_ops.step_totals(rows) == {"cifar10: kernels": 9, "cifar10: default": 18}
 
 
 def test_times_add_up():
@@ -97,6 +99,8 @@ def test_times_add_up():
     assert a == "| an op | 3 | 2.00 | 1.0+2.0 | 4.0+8.0 (2+2) 25% |"
     assert b == "| a loss | 1 | 1.00 | 1.0 | 2.0 (2) 50% |"
     assert total == "| a step, us | | | 10 | 38 |"
+    totals = bench_ops.step_totals([row | {"preset": "svhn"} for row in rows])
+    assert totals == {"svhn: copy": 10, "svhn: eager": 38}
 
 
 def test_paper_floor():
