@@ -16,6 +16,7 @@ Normals: element i has counter i; words 0 and 1 give one normal by Box-Muller as
 import functools
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
@@ -67,7 +68,8 @@ def philox4x32(
     """
     k0, k1 = seed & _LOW32, seed >> 32
     # The mask is no change, but hides an arange from Inductor, whose CPU code takes (arange * constant) in 32 bits.
-    w0, w1, w2, w3 = c0 & _LOW32, c1, c2, c3
+    words: list[Any] = [c0 & _LOW32, c1, c2, c3]
+    w0, w1, w2, w3 = words
     for _ in range(rounds):
         p, q = w0 * _ROUND_A, w2 * _ROUND_B
         w0, w1, w2, w3 = (
