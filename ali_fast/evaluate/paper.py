@@ -1,7 +1,7 @@
 """The paper's numbers (Dumoulin et al., ICLR 2017, Tables 1 and 2), printed beside ours. Errors in percent."""
 
 SVHN_1000 = [
-    ("DCGAN + L2-SVM (Radford et al.)", "22.18"),
+    ("DCGAN + L2-SVM (Radford et al.), SVHN", "22.18"),
     ("ALI + L2-SVM, SVHN", "19.14 +- 0.50"),
 ]
 SVHN_CLASSES = [
