@@ -13,7 +13,7 @@ from ali_fast.data.labelled import Labelled
 from ali_fast.evaluate.progress import follow
 from ali_fast.evaluate.subject import Split
 from ali_fast.inference import Inference
-from ali_fast.layers import Normalized
+from ali_fast.layers import Normalized, Statistics
 from ali_fast.model import ALI
 from ali_fast.pixels import to_x
 from ali_fast.step import BATCH_NORM_MOMENTUM
@@ -51,7 +51,8 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     model.initialize(generator)
     model.to(device).train()
-    judge = Inference(model, tuple(labelled.images.shape[1:]))
+    height, width, channels = labelled.images.shape[1:]
+    judge = Inference(model, (height, width, channels))
     adam = torch.optim.Adam(
         [*model.encoder.parameters(), *model.discriminator.parameters()], lr=learning_rate, betas=betas
     )
@@ -76,7 +77,9 @@ def train(
 
 def _loss(model: ALI, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
     seeds = torch.randint(2**63 - 1, (model.sites,), generator=generator).to(x.device)
-    d, of_encoder, of_d = model.discriminator, [], []
+    d = model.discriminator
+    of_encoder: Statistics = []
+    of_d: Statistics = []
     codes = model.codes(x, seeds, of_encoder)
     prior = torch.zeros(len(x), model.architecture.z_dim, 1, 1, dtype=x.dtype, device=x.device)
     z_hat = reparametrize(
