@@ -1,6 +1,8 @@
 # PYTHON=python3.12 chooses the interpreter for .venv; without it, the first of python3, 3.13, 3.12, 3.11 that will do.
 .PHONY: help setup train test test-slow
 export PYTHON
+# Packages are installed uncompiled: what is imported is to be compiled once, not in each process.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make train   set up, then train on the digits that scikit-learn brings; prints where the pictures are"

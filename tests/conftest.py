@@ -13,6 +13,7 @@ import torch
 ONE_PROCESS = {"aot", "interpreter"}  # folders whose tests share what one process made
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Tests that need a GPU are skipped where there is none; `pytest -m gpu` runs only them.
 

@@ -165,6 +165,7 @@ def test_a_damaged_file_is_refused_before_anything_heavy_is_imported(prepared, t
     code += (
         "print(*sorted({'torch', 'ffcv', 'numba', 'scipy', 'PIL', 'rich.progress'} & set(sys.modules)))\nsys.exit(code)"
     )
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     for command in (["train", "--dataset", "digits"], ["prepare", "digits"]):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
@@ -172,6 +173,7 @@ def test_a_damaged_file_is_refused_before_anything_heavy_is_imported(prepared, t
             capture_output=True,
             text=True,
             timeout=120,
+            env=environment,
         )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert (done.returncode, done.stdout) == (2, "\n")
