@@ -99,7 +99,7 @@ PRESETS: tuple[Preset, ...] = (
         dataset="digits",
         architecture=arch.DIGITS,
         batch_size=100,
-        epochs=250,
+        epochs=225,
         learning_rate=2e-4,
     ),
 )
