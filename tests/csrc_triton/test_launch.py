@@ -1,5 +1,7 @@
 """What the launchers share."""
 
+import importlib
+
 import pytest
 import torch
 from hypothesis import given
@@ -51,5 +53,7 @@ def test_torch_knows_the_kernels_of_each_op():
     """By source: AOTAutograd's cache keys hold them, so an edited kernel is not served from a cache."""
     from torch._library.triton import get_triton_kernels_for_op
 
+    for module in ("bias_act", "reparametrize", "adversarial_loss"):
+        importlib.import_module(f"csrc_triton.{module}")
     for name in ("bias_act", "bias_act_backward", "reparametrize", "reparametrize_backward", "adversarial_loss"):
         assert get_triton_kernels_for_op(f"csrc_triton::{name}"), name
