@@ -10,18 +10,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # `pytest -n 2`: one core each, and so 
 
 import torch
 
-ONE_PROCESS = {"aot", "interpreter"}  # folders whose tests share what one process made
 
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Tests that need a GPU are skipped where there is none; `pytest -m gpu` runs only them.
-
-    With `pytest -n 2` a file's tests stay together: they share fixtures and compiled functions.
-    """
-    for item in items:
-        folder = item.path.parent
-        item.add_marker(pytest.mark.xdist_group(str(folder if folder.name in ONE_PROCESS else item.path)))
+    """Tests that need a GPU are skipped where there is none; `pytest -m gpu` runs only them."""
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
