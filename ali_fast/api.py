@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ali_fast import checkpoint, decide, kernels, presets
+from ali_fast.condition import Condition
 from ali_fast.errors import InputError
 from ali_fast.inference import Inference
 from ali_fast.model import ALI
@@ -25,13 +26,14 @@ def load(run: str | Path, *, device: str = "auto") -> Inference:
     path = Path(run)
     where = decide.device(device).device
     if (path / "decoder.safetensors").exists():
-        source, (preset, objective, encoder, classes, image_shape, weights) = path, _read_export(path)
+        source, (preset, objective, encoder, classes, condition, image_shape, weights) = path, _read_export(path)
     else:
         directory = RunDirectory(path)
         config = directory.read_config()
         preset, objective = presets.resolve(config.dataset, config.preset), config.objective
         source, state = newest_checkpoint(directory)
         encoder, classes = config.encoder, state["conditions"].get("classes")
+        condition = Condition.from_json(state["conditions"].get("condition"))
         image_shape = state["conditions"]["image_shape"]
         weights = state["step"]["model"] | state["step"].get("ema", {})
     model = ALI(
@@ -40,11 +42,12 @@ def load(run: str | Path, *, device: str = "auto") -> Inference:
         objective,
         deterministic=encoder == "deterministic",
         classes=classes,
+        y_dim=None if condition is None else len(condition.names),
     )
     checkpoint.check_same_network(weights, model.state_dict(), source)
     model.load_state_dict(weights)
     height, width, channels = image_shape
-    return Inference(model.to(where).eval(), (height, width, channels))
+    return Inference(model.to(where).eval(), (height, width, channels), condition)
 
 
 def newest_checkpoint(directory: RunDirectory) -> tuple[Path, dict[str, Any]]:
@@ -77,6 +80,7 @@ def export(run: str | Path) -> Path:
         "objective": config.objective,
         "encoder": config.encoder,
         "classes": inference.model.classes,
+        "condition": None if inference.condition is None else inference.condition.to_json(),
         "image_shape": list(inference.image_shape),
     }
     write_text(directory.export / "config.json", json.dumps(values, indent=2) + "\n")
@@ -85,7 +89,7 @@ def export(run: str | Path) -> Path:
 
 def _read_export(
     path: Path,
-) -> tuple[presets.Preset, Objective, str, int | None, list[int], dict[str, torch.Tensor]]:
+) -> tuple[presets.Preset, Objective, str, int | None, Condition | None, list[int], dict[str, torch.Tensor]]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -93,16 +97,23 @@ def _read_export(
         values = json.loads((path / "config.json").read_text())
         preset, image_shape = presets.resolve(values["dataset"], values["preset"]), values["image_shape"]
         objective: Objective = values.get("objective", "ali")
+        encoder, classes = values.get("encoder", "stochastic"), values.get("classes")
+        condition = Condition.from_json(values.get("condition"))
         weights = {f"{n}.{k}": t for n in _networks(objective) for k, t in load_file(path / f"{n}.safetensors").items()}
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(f"{path} is no whole export: {error}; export the run again") from error
-    return preset, objective, values.get("encoder", "stochastic"), values.get("classes"), image_shape, weights
+    return preset, objective, encoder, classes, condition, image_shape, weights
 
 
 def _networks(objective: Objective) -> list[str]:
     """Names of the networks that a model of this objective has."""
     players = PLAYERS[objective]
-    there = {"encoder": players.encoder, "decoder": True, "discriminator": players.judged is not None}
+    there = {
+        "encoder": players.encoder,
+        "decoder": True,
+        "embedding": players.conditional,
+        "discriminator": players.judged is not None,
+    }
     return [name for name, is_there in there.items() if is_there]

@@ -7,7 +7,7 @@ Standard library only: `ali-fast describe` runs without torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Activation = Literal["leaky_relu", "maxout", "sigmoid", "linear"]
@@ -15,6 +15,7 @@ Bias = Literal["none", "tied", "untied"]
 DropoutSite = Literal["input", "before_maxout"]
 
 MAXOUT_PIECES = 2
+EMBEDDING = 256  # channels that a condition y is linearly embedded in, as in the paper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,8 @@ class Row:
     activation: Activation = "leaky_relu"
     bias: Bias = "none"
     """"untied": one per channel and pixel."""
+    condition: int = 0
+    """Channels of the embedded condition that the input is joined by."""
 
     def __post_init__(self) -> None:
         assert not (self.norm and self.bias != "none"), "batch norm has its own shift"
@@ -45,6 +48,10 @@ class Row:
         """Channels that leave the layer."""
         return self.maps // MAXOUT_PIECES if self.activation == "maxout" else self.maps
 
+    @property
+    def input_dropout(self) -> float:
+        return self.dropout if self.dropout_site == "input" else 0.0
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -52,6 +59,7 @@ class Layout:
 
     row: Row
     in_channels: int
+    """Those of the embedded condition among them."""
     in_size: int
     out_size: int
 
@@ -84,7 +92,8 @@ def layout(table: Table, channels: int, size: int) -> tuple[Layout, ...]:
         else:
             assert size >= row.kernel, f"{row} does not fit on {size}x{size}"
             out = (size - row.kernel) // row.stride + 1
-        placed.append(Layout(row, channels, size, out))
+        assert not row.condition or size == 1, "a condition joins one pixel"
+        placed.append(Layout(row, channels + row.condition, size, out))
         channels, size = row.channels, out
     return tuple(placed)
 
@@ -127,6 +136,19 @@ class Architecture:
         """Whether D's output for a pair depends on that pair alone (no batch norm in D)."""
         return not any(row.norm for row in self.discriminator_x)
 
+    def conditioned(self) -> Architecture:
+        """With the embedded condition at the input of E's last layer, of G's first and of D(x, z)'s first."""
+
+        def joined(row: Row) -> Row:
+            return replace(row, condition=EMBEDDING)
+
+        return replace(
+            self,
+            encoder=(*self.encoder[:-1], joined(self.encoder[-1])),
+            decoder=(joined(self.decoder[0]), *self.decoder[1:]),
+            discriminator_xz=(joined(self.discriminator_xz[0]), *self.discriminator_xz[1:]),
+        )
+
     def layouts(self) -> dict[str, tuple[Layout, ...]]:
         """Every table placed on its input, by the names of the fields."""
         return {
@@ -160,6 +182,11 @@ def maxout(kernel: int, stride: int, maps: int, dropout: float, bias: Bias = "ti
 def codes(z_dim: int) -> Row:
     """The encoder's last layer: mu and log_sigma."""
     return conv(1, 1, 2 * z_dim, activation="linear", bias="tied")
+
+
+def embedding() -> Row:
+    """Of a condition y, K values on one pixel."""
+    return conv(1, 1, EMBEDDING, activation="linear", bias="tied")
 
 
 def image(channels: int) -> Row:

@@ -42,36 +42,37 @@ def compiled(function: Callable[..., R], device: torch.device) -> Callable[..., 
 
 
 class Graphed:
-    """`function(images)`, which works on the device alone, captured in one CUDA graph and replayed.
+    """`function(*batch)`, which works on the device alone, captured in one CUDA graph and replayed.
 
     The first WARM_UP calls run as they are, on a side stream: they compile, pick algorithms and fill the
     optimizers' states. They are calls like the others, so a captured run is the run without capture. Then the
-    next call captures; from there on a call copies its images into the graph's own buffer and replays. The
+    next call captures; from there on a call copies its batch into the graph's own buffers and replays. The
     default generator's state is a pair of device tensors that each replay advances (torch registers it).
     """
 
     WARM_UP = 3
 
-    def __init__(self, function: Callable[[Tensor], None]):
+    def __init__(self, function: Callable[..., None]):
         self.function = function
         self.calls = 0
         self.stream = torch.cuda.Stream()
         self.graph = torch.cuda.CUDAGraph()
-        self.images: Tensor | None = None
+        self.buffers: list[Tensor] | None = None
 
-    def __call__(self, images: Tensor) -> None:
+    def __call__(self, *batch: Tensor) -> None:
         self.calls += 1
         if self.calls <= self.WARM_UP:
             self.stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self.stream):
-                self.function(images)
+                self.function(*batch)
             torch.cuda.current_stream().wait_stream(self.stream)
             return
-        if self.images is None:
-            self.images = images.clone()
+        if self.buffers is None:
+            self.buffers = [tensor.clone() for tensor in batch]
             with torch.cuda.graph(self.graph):
-                self.function(self.images)
-        assert images.shape == self.images.shape, "a captured step takes batches of one size"
-        if images.data_ptr() != self.images.data_ptr():
-            self.images.copy_(images, non_blocking=True)
+                self.function(*self.buffers)
+        for buffer, tensor in zip(self.buffers, batch, strict=True):
+            assert tensor.shape == buffer.shape, "a captured step takes batches of one size"
+            if tensor.data_ptr() != buffer.data_ptr():
+                buffer.copy_(tensor, non_blocking=True)
         self.graph.replay()

@@ -1,4 +1,4 @@
-"""`ali-fast`: the subcommands of `commands`, and how they end.
+"""`ali-fast`: the subcommands of `commands` and its like, and how they end.
 
 Exit codes: 0 done; 1 the training diverged; 2 the user's mistake, said on one line of stderr; 130 and 143 stopped by
 SIGINT or SIGTERM, after saving.
@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import tyro
 
 import ali_fast
-from ali_fast import commands
+from ali_fast import commands, run_commands
 from ali_fast.errors import DivergedError, InputError, Interrupted
 from ali_fast.evaluate.commands import Evaluate
 from ali_fast.mixture.commands import Mixture
@@ -24,12 +24,13 @@ COMMANDS = {
     "prepare": commands.Prepare,
     "train": commands.Train,
     "describe": commands.Describe,
-    "sample": commands.Sample,
-    "reconstruct": commands.Reconstruct,
-    "interpolate": commands.Interpolate,
-    "encode": commands.Encode,
+    "sample": run_commands.Sample,
+    "reconstruct": run_commands.Reconstruct,
+    "interpolate": run_commands.Interpolate,
+    "traverse": run_commands.Traverse,
+    "encode": run_commands.Encode,
     "evaluate": Evaluate,
-    "export": commands.Export,
+    "export": run_commands.Export,
     "mixture": Mixture,
     "doctor": commands.Doctor,
 }

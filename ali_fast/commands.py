@@ -6,14 +6,12 @@ import dataclasses
 import json as json_module
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from ali_fast import config, presets
 from ali_fast.errors import InputError
-
-Output = Annotated[Path | None, arg(aliases=["-o"])]
 
 
 def write_json(path: Path | None, values: Any) -> None:
@@ -156,128 +154,6 @@ class Describe:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Draw images from the prior."""
-
-    directory: Annotated[Positional[Path], arg(metavar="RUN")]
-    """A run directory, or an export."""
-    output: Output = None
-    """The picture; by default samples.png here."""
-    n: int = 100
-    """How many."""
-    columns: int = 10
-    """In how many columns."""
-    seed: int = 0
-    """Of the noise."""
-
-    def run(self) -> None:
-        from ali_fast import figures, load
-
-        at_least(1, n=self.n, columns=self.columns)
-        images = load(self.directory).sample(self.n, self.seed).numpy()
-        draw(figures.grid(images, self.columns), self.output or Path("samples.png"))
-
-
-@dataclass(frozen=True)
-class Reconstruct:
-    """Draw images beside their reconstructions: originals in the odd columns."""
-
-    directory: Annotated[Positional[Path], arg(metavar="RUN")]
-    """A run directory, or an export."""
-    images: Positional[tuple[Path, ...]] = ()
-    """Image files or directories of them; by default the run's first validation images."""
-    output: Output = None
-    """The picture; by default reconstructions.png here."""
-    n: int = 50
-    """How many, at most."""
-    json: Path | None = None
-    """Also write the reconstruction error (mean squared difference, pixels in [0, 1]) to this file."""
-
-    def run(self) -> None:
-        from ali_fast import figures, load
-
-        at_least(1, n=self.n)
-        ali = load(self.directory)
-        originals = originals_for(ali, self.directory, self.images, self.n)
-        error = ali.reconstruction_error(originals)
-        draw(
-            figures.reconstructions(originals, ali.reconstruct(originals).numpy()),
-            self.output or Path("reconstructions.png"),
-        )
-        print(f"reconstruction error {error:.5f} over {len(originals)} images")
-        write_json(self.json, {"reconstruction_error": error, "images": len(originals)})
-
-
-@dataclass(frozen=True)
-class Interpolate:
-    """Draw the way between pairs of images through the latent space, the originals at the ends."""
-
-    directory: Annotated[Positional[Path], arg(metavar="RUN")]
-    """A run directory, or an export."""
-    images: Positional[tuple[Path, ...]] = ()
-    """Image files or directories: first with second, third with fourth, ...; by default validation images."""
-    output: Output = None
-    """The picture; by default interpolations.png here."""
-    n: int = 10
-    """Pairs, at most."""
-    steps: int = 8
-    """Decoded images in each row."""
-    seed: int = 0
-    """Of the codes' noise."""
-
-    def run(self) -> None:
-        from ali_fast import figures, load
-
-        at_least(1, n=self.n, steps=self.steps)
-        ali = load(self.directory)
-        originals = originals_for(ali, self.directory, self.images, 2 * self.n)
-        if len(originals) < 2:
-            raise InputError("interpolation needs at least two images")
-        first, last = originals[: len(originals) // 2 * 2 : 2], originals[1::2]
-        between = ali.interpolate(first, last, self.steps, self.seed).numpy()
-        draw(figures.interpolations(first, between, last), self.output or Path("interpolations.png"))
-
-
-@dataclass(frozen=True)
-class Encode:
-    """Infer the codes of images: an .npz with mu and log_sigma, float32 [N, L], and the file names."""
-
-    directory: Annotated[Positional[Path], arg(metavar="RUN")]
-    """A run directory, or an export."""
-    images: Positional[tuple[Path, ...]]
-    """Image files or directories of them; scaled and centre-cropped to the model's size."""
-    output: Annotated[Path, arg(aliases=["-o"])] = Path("codes.npz")
-    """Where the codes go."""
-
-    def run(self) -> None:
-        import numpy as np
-
-        from ali_fast import load
-        from ali_fast.pictures import list_pictures, read_pictures
-
-        if not self.images:
-            raise InputError("encode needs image files or directories after RUN")
-        ali, files = load(self.directory), list_pictures(self.images)
-        codes = ali.encode(read_pictures(files, ali.image_shape))
-        with open(self.output, "wb") as file:  # np.savez would append .npz to another name
-            np.savez(file, mu=codes.mu.numpy(), log_sigma=codes.log_sigma.numpy(), files=[str(f) for f in files])
-        print(f"codes of {len(files)} images in {self.output}")
-
-
-@dataclass(frozen=True)
-class Export:
-    """Write the newest checkpoint's networks to RUN/export as safetensors and a config.json."""
-
-    directory: Annotated[Positional[Path], arg(metavar="RUN")]
-    """A run directory."""
-
-    def run(self) -> None:
-        from ali_fast.api import export
-
-        print(f"exported to {export(self.directory)}")
-
-
-@dataclass(frozen=True)
 class Doctor:
     """Print versions, devices and compilers, and what will be used on this machine and why."""
 
@@ -296,24 +172,3 @@ def at_least(least: int, **values: int) -> None:
     for name, value in values.items():
         if value < least:
             raise InputError(f"--{name} {value}: must be at least {least}")
-
-
-def draw(sheet: Any, path: Path) -> None:
-    from ali_fast.figures import write_png
-
-    write_png(sheet, path)
-    print(f"drawn: {path}")
-
-
-def originals_for(ali: Any, run: Path, images: tuple[Path, ...], most: int) -> Any:
-    """uint8 [at most `most`, H, W, C]: the files given, else the run's first validation images."""
-    from ali_fast.pictures import list_pictures, read_pictures
-
-    if images:
-        return read_pictures(list_pictures(images)[:most], ali.image_shape)
-    from ali_fast.run_directory import RunDirectory
-    from ali_fast.train import first_images
-
-    trained = RunDirectory(run).read_config()
-    split = presets.resolve(trained.dataset, trained.preset).valid_split
-    return first_images(trained.data_dir, trained.dataset, split, most).numpy()

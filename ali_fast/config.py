@@ -41,7 +41,8 @@ class TrainConfig:
     """Networks and hyperparameters; by default the data set's own."""
     objective: Objective = "ali"
     """The game: ali; gan, without codes; inverse (learned inverse mapping) or post-hoc inference of another run's
-    decoder, which stays as it is; vae; semi-supervised, whose D tells K classes and made pairs apart."""
+    decoder, which stays as it is; vae; semi-supervised, whose D tells K classes and made pairs apart;
+    conditional, told the class or the attributes of each image."""
     labels: int | None = None
     """semi-supervised: of how many training images the label is known, equally many of each class, chosen by seed."""
     decoder_from: Path | None = None
@@ -54,7 +55,7 @@ class TrainConfig:
     data_dir: Path = Path("data")
     """Where the .beton files are (DATA_DIR/NAME/SPLIT.beton); prepared there if missing."""
     run_dir: Path | None = None
-    """Where the run goes; by default runs/PRESET, of another objective than ali runs/PRESET-OBJECTIVE."""
+    """Where the run goes; by default runs/PRESET, of another objective than its own runs/PRESET-OBJECTIVE."""
     seed: int = 0
     """Of the weights, the noise and the order of the images."""
     epochs: int | None = None
@@ -124,8 +125,8 @@ class TrainConfig:
 
     def resolved(self) -> TrainConfig:
         """With every default that the preset gives filled in. Raises InputError for an unknown preset."""
-        preset = presets.resolve(self.dataset, self.preset)
-        name = preset.name if self.objective == "ali" else f"{preset.name}-{self.objective}"
+        preset = presets.resolve(self.dataset, self.preset, self.objective)
+        name = preset.name if self.objective == preset.objective else f"{preset.name}-{self.objective}"
         return dataclasses.replace(
             self,
             preset=preset.name,

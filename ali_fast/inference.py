@@ -2,6 +2,9 @@
 
 Inference uses the batch norms' running statistics and no dropout; a result does not depend on what else is in the
 batch. Images are uint8 [N, H, W, C] in the data set's own shape; codes are float32 [N, L]; all on the CPU.
+
+A conditional run is told y of every image: int64 [N], classes, or [N, K], attributes (0 or 1) or classes one-hot. It is
+asked for, and taken, by such a run alone.
 """
 
 from __future__ import annotations
@@ -14,11 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ali_fast.condition import Condition, to_y
 from ali_fast.errors import InputError
 from ali_fast.model import ALI
 from ali_fast.pixels import to_images, to_x
 
 CHUNK = 256  # images at a time: bounds memory, changes no result beyond rounding
+
+Given = Tensor | np.ndarray
 
 
 class Codes(NamedTuple):
@@ -43,19 +49,21 @@ class Inference:
     """Wraps a model, also one in training: its mode is put back after every call.
 
     image_shape: (H, W, C) of the data set; the networks see these images padded to their size, and what they
-    draw is cut back to it.
+    draw is cut back to it. condition: of a conditional model, what the values of y stand for.
     """
 
-    def __init__(self, model: ALI, image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, model: ALI, image_shape: tuple[int, int, int], condition: Condition | None = None) -> None:
+        assert (condition is None) == (model.y_dim is None)
         self.model = model
         self.image_shape = image_shape
+        self.condition = condition
         self.device = next(model.parameters()).device
 
-    def sample(self, n: int, seed: int = 0) -> Tensor:
+    def sample(self, n: int, seed: int = 0, y: Given | None = None) -> Tensor:
         """n images G(z), z ~ N(0, I): uint8 [n, H, W, C]."""
-        return self.decode(normal((n, self.model.architecture.z_dim), seed))
+        return self.decode(normal((n, self.model.architecture.z_dim), seed), y)
 
-    def encode(self, images: Tensor | np.ndarray) -> Codes:
+    def encode(self, images: Given, y: Given | None = None) -> Codes:
         """uint8 [N, H, W, C] (or [N, H, W] for gray) -> q(z|x). Raises InputError without an encoder: a GAN's."""
         if not self.model.players.encoder:
             raise InputError(
@@ -64,12 +72,12 @@ class Inference:
         images = self._checked(images)
         size = self.model.architecture.image_size
 
-        def infer(chunk: Tensor) -> Tensor:
-            return torch.cat(self.model.infer(to_x(chunk, size)), dim=1).flatten(1)
+        def infer(chunk: Tensor, *y: Tensor) -> Tensor:
+            return torch.cat(self.model.infer(to_x(chunk, size), *y), dim=1).flatten(1)
 
-        return Codes(*self._in_chunks(infer, images).chunk(2, dim=1))
+        return Codes(*self._in_chunks(infer, images, *self._told(y, len(images))).chunk(2, dim=1))
 
-    def classify(self, images: Tensor | np.ndarray) -> Tensor:
+    def classify(self, images: Given) -> Tensor:
         """The likeliest class of K by D(x, mu(x)), of a semi-supervised run: int64 [N]."""
         size = self.model.architecture.image_size
 
@@ -79,39 +87,65 @@ class Inference:
 
         return self._in_chunks(judge, self._checked(images))
 
-    def decode(self, z: Tensor | np.ndarray) -> Tensor:
+    def decode(self, z: Given, y: Given | None = None) -> Tensor:
         """float [N, L] -> uint8 [N, H, W, C]."""
         z = torch.as_tensor(z, dtype=torch.float32)
         z_dim = self.model.architecture.z_dim
         if z.ndim != 2 or z.shape[1] != z_dim:
             raise InputError(f"codes of shape {list(z.shape)}: [N, {z_dim}] is expected")
 
-        def generate(chunk: Tensor) -> Tensor:
-            return self._cut(to_images(self.model.decoder(chunk[:, :, None, None])))
+        def generate(chunk: Tensor, *y: Tensor) -> Tensor:
+            return self._cut(to_images(self.model.generate(chunk[:, :, None, None], *y)))
 
-        return self._in_chunks(generate, z)
+        return self._in_chunks(generate, z, *self._told(y, len(z)))
 
-    def reconstruct(self, images: Tensor | np.ndarray) -> Tensor:
+    def reconstruct(self, images: Given, y: Given | None = None) -> Tensor:
         """x_hat = G(mu(x)): uint8 [N, H, W, C]."""
-        return self.decode(self.encode(images).mu)
+        return self.decode(self.encode(images, y).mu, y)
 
     def interpolate(
-        self, first: Tensor | np.ndarray, last: Tensor | np.ndarray, steps: int = 8, seed: int = 0
+        self, first: Given, last: Given, steps: int = 8, seed: int = 0, y: tuple[Given, Given] | None = None
     ) -> Tensor:
         """Decode `steps` equidistant points from sampled codes of `first` to those of `last`, both [N, H, W, C].
 
-        Returns uint8 [N, steps, H, W, C].
+        y: of both, and as linear on the way. Returns uint8 [N, steps, H, W, C].
         """
-        start, end = self.encode(first).sample(seed), self.encode(last).sample(seed + 1)
-        z = torch.lerp(start[:, None], end[:, None], torch.linspace(0, 1, steps)[None, :, None])
-        return self.decode(z.flatten(0, 1)).unflatten(0, (len(start), steps))
+        of_first, of_last = (None, None) if y is None else y
+        start, end = self.encode(first, of_first).sample(seed), self.encode(last, of_last).sample(seed + 1)
+        share = torch.linspace(0, 1, steps)[None, :, None]
+        z = torch.lerp(start[:, None], end[:, None], share).flatten(0, 1)
+        told = zip(self._told(of_first, len(start)), self._told(of_last, len(start)), strict=True)
+        ways = [torch.lerp(a.flatten(1)[:, None], b.flatten(1)[:, None], share).flatten(0, 1) for a, b in told]
+        return self.decode(z, *ways).unflatten(0, (len(start), steps))
 
-    def reconstruction_error(self, images: Tensor | np.ndarray) -> float:
+    def reconstruction_error(self, images: Given, y: Given | None = None) -> float:
         """Mean squared difference of x and G(mu(x)), pixels in [0, 1]."""
-        x, x_hat = self._checked(images).double() / 255, self.reconstruct(images).double() / 255
+        x, x_hat = self._checked(images).double() / 255, self.reconstruct(images, y).double() / 255
         return float((x - x_hat).square().mean())
 
-    def _checked(self, images: Tensor | np.ndarray) -> Tensor:
+    def _told(self, y: Given | None, count: int) -> tuple[Tensor, ...]:
+        """y of `count` images as the networks take it, float32 [count, K, 1, 1]; nothing of a run without condition."""
+        if self.condition is None:
+            if y is not None:
+                raise InputError(
+                    f"a run of objective {self.model.objective} is told nothing of its images: leave y out"
+                )
+            return ()
+        names = self.condition.names
+        kinds = f"{self.condition.kind} of each image, such as {', '.join(names[:3])}"
+        if y is None:
+            raise InputError(f"this run is conditional: it has to be told the {kinds}")
+        y = torch.as_tensor(y)
+        labels = y.ndim == 1 and not y.is_floating_point() and self.condition.kind == "classes"
+        if len(y) != count or not (labels or y.shape[1:] == (len(names),)):
+            raise InputError(
+                f"y of shape {list(y.shape)} for {count} images: [N, {len(names)}] is expected, the {kinds}"
+            )
+        if labels and not ((y >= 0) & (y < len(names))).all():
+            raise InputError(f"y has classes from {int(y.min())} to {int(y.max())}: there are 0 to {len(names) - 1}")
+        return (to_y(y.long() if labels else y, len(names)),)
+
+    def _checked(self, images: Given) -> Tensor:
         images = torch.as_tensor(images)
         if images.ndim == 3 and self.image_shape[2] == 1:
             images = images[..., None]
@@ -128,9 +162,10 @@ class Inference:
         top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
         return images[:, top : top + height, left : left + width]
 
-    def _in_chunks(self, function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    def _in_chunks(self, function: Callable[..., Tensor], *values: Tensor) -> Tensor:
         with self._evaluating():
-            chunks = [function(chunk.to(self.device)).cpu() for chunk in values.split(CHUNK)]
+            parts = zip(*(value.split(CHUNK) for value in values), strict=True)
+            chunks = [function(*(part.to(self.device) for part in chunk)).cpu() for chunk in parts]
         return torch.cat(chunks)
 
     @contextlib.contextmanager

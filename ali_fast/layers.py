@@ -44,7 +44,7 @@ class Convolution(nn.Module):
         else:
             self.product = self.from_one_pixel if place.in_size == 1 else self.transposed
 
-    def forward(self, h: Tensor) -> Tensor:
+    def forward(self, h: Tensor, seeds: Tensor | None = None, e: Tensor | None = None) -> Tensor:
         return self.product(h)
 
     def pointwise(self, h: Tensor) -> Tensor:
@@ -69,6 +69,23 @@ class Convolution(nn.Module):
 
     def transposed(self, h: Tensor) -> Tensor:
         return F.conv_transpose2d(h, self.weight, self.bias, self.stride)
+
+
+class Conditioned(Convolution):
+    """Of a row whose input h [N, C, 1, 1] is joined by the embedded condition e [N, 256, 1, 1].
+
+    The row's input dropout is applied to e here, to h by the layer before as ever.
+    """
+
+    def __init__(self, place: Layout, slot: int, kernels: Kernels):
+        super().__init__(place)
+        self.dropout, self.slot, self.kernels = place.row.input_dropout, slot, kernels
+
+    def forward(self, h: Tensor, seeds: Tensor | None = None, e: Tensor | None = None) -> Tensor:
+        assert e is not None, "a conditional network takes a condition"
+        if self.training and self.dropout:
+            e = bias_act(e, dropout=self.dropout, seeds=seeds, slot=self.slot, backend=self.kernels.bias_act)
+        return self.product(torch.cat([h, e], dim=1))
 
 
 class Activation(nn.Module):
@@ -200,14 +217,22 @@ class Stack(nn.Module):
     ):
         super().__init__()
         places = layout(table, channels, size)
-        following = [row.dropout if row.dropout_site == "input" else 0.0 for row in table[1:]] + [dropout_after]
-        self.products = nn.ModuleList(Convolution(place) for place in places)
+        following = [row.input_dropout for row in table[1:]] + [dropout_after]
+        self.products = nn.ModuleList(
+            Conditioned(place, next(slots), kernels) if place.row.condition else Convolution(place) for place in places
+        )
         self.activations = nn.ModuleList(
             _activation(place)(place, architecture.slope, dropout, next(slots), kernels)
             for place, dropout in zip(places, following, strict=True)
         )
 
-    def forward(self, h: Tensor, seeds: Tensor | None = None, statistics: Statistics | None = None) -> Tensor:
+    def forward(
+        self,
+        h: Tensor,
+        seeds: Tensor | None = None,
+        statistics: Statistics | None = None,
+        e: Tensor | None = None,
+    ) -> Tensor:
         for product, activation in zip(self.products, self.activations, strict=True):
-            h = activation(product(h), seeds, statistics)
+            h = activation(product(h, seeds, e), seeds, statistics)
         return h

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ali_fast.arch import Architecture
+from ali_fast.arch import Architecture, embedding
 from ali_fast.kernels import Kernels
 from ali_fast.layers import Convolution, Normalized, Pixels, Stack, Statistics
 from ali_fast.players import PLAYERS, Objective
@@ -57,13 +57,13 @@ class JointDiscriminator(nn.Module):
             x = bias_act(x, dropout=dropout, seeds=seeds, slot=self.input_slot, backend=self.kernels.bias_act)
         return self.x(x, seeds, statistics)
 
-    def head(self, h: Tensor, z: Tensor | None, seeds: Tensor | None) -> Tensor:
+    def head(self, h: Tensor, z: Tensor | None, seeds: Tensor | None, e: Tensor | None = None) -> Tensor:
         """D(z) and D(x, z): h of `features` and z [N, L, 1, 1], its input dropout applied -> logits [N] or [N, K].
 
-        z is None where images alone are judged.
+        z is None where images alone are judged; e: the embedded condition, of a conditional model.
         """
         joint = h if z is None else torch.cat([h, self.z(z, seeds)], dim=1)
-        return self.xz(joint, seeds).flatten(0 if self.classes is None else 1)
+        return self.xz(joint, seeds, e=e).flatten(0 if self.classes is None else 1)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         """Logits [N] or [N, K] in evaluation mode."""
@@ -78,6 +78,10 @@ class ALI(nn.Module):
     [N, L, 1, 1], mu alone. `decoder`: z [N, L, 1, 1] -> x_tilde.
     `sites` random sites read their seed by slot; slot 0 is the reparametrization's. Another `objective` than ALI has
     those of the networks that it plays with, and what is frozen neither trains nor goes to training mode.
+
+    A conditional model is told y [N, `y_dim`, 1, 1], and has an `embedding` of it, linear, [N, 256, 1, 1], that E, G
+    and D share. It is the generator's: it learns from L_g, by way of all three networks. The authors' code gives it to
+    neither player, so that there it stays at its initial value; the paper does not say.
     """
 
     def __init__(
@@ -88,13 +92,15 @@ class ALI(nn.Module):
         *,
         deterministic: bool = False,
         classes: int | None = None,
+        y_dim: int | None = None,
     ):
         super().__init__()
-        a, slots = architecture, itertools.count()
-        self.architecture, self.kernels, self.deterministic = a, kernels, deterministic
         self.objective, self.players = objective, PLAYERS[objective]
+        a, slots = architecture.conditioned() if self.players.conditional else architecture, itertools.count()
+        self.architecture, self.kernels, self.deterministic = a, kernels, deterministic
         assert (classes is not None) == self.players.classes
-        self.classes = classes
+        assert (y_dim is not None) == self.players.conditional
+        self.classes, self.y_dim = classes, y_dim
         self.noise_slot = next(slots)
         self.z_dropout = a.discriminator_z[0].dropout
         if self.players.encoder:
@@ -103,6 +109,8 @@ class ALI(nn.Module):
         self.decoder = Stack(a.decoder, a.z_dim, 1, a, kernels, slots)
         if self.players.frozen_decoder:
             self.decoder.requires_grad_(False).eval()
+        if y_dim is not None:
+            self.embedding = Stack((embedding(),), y_dim, 1, a, kernels, slots)
         if self.players.judged:
             self.discriminator = JointDiscriminator(a, kernels, slots, self.players.judged == "pairs", classes)
         self.sites = next(slots)
@@ -124,18 +132,31 @@ class ALI(nn.Module):
                 elif isinstance(module, Pixels) and log_odds is not None:
                     module.bias.copy_(log_odds[None])
 
-    def codes(self, x: Tensor, seeds: Tensor | None = None, statistics: Statistics | None = None) -> Tensor:
-        """x [N, C, H, W] -> mu and log_sigma [N, 2 L, 1, 1]; a deterministic encoder's log_sigma is minus infinity."""
-        codes = self.encoder(x, seeds, statistics)
+    def codes(
+        self,
+        x: Tensor,
+        seeds: Tensor | None = None,
+        statistics: Statistics | None = None,
+        e: Tensor | None = None,
+    ) -> Tensor:
+        """x [N, C, H, W] -> mu and log_sigma [N, 2 L, 1, 1]; a deterministic encoder's log_sigma is minus infinity.
+
+        e: the embedded condition, of a conditional model.
+        """
+        codes = self.encoder(x, seeds, statistics, e)
         return torch.cat([codes, torch.full_like(codes, -math.inf)], dim=1) if self.deterministic else codes
 
-    def infer(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x [N, C, H, W] -> mu, log_sigma, each [N, L, 1, 1]."""
-        mu, log_sigma = self.codes(x).chunk(2, dim=1)
+    def infer(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x [N, C, H, W], of a conditional model y [N, K, 1, 1] as well -> mu, log_sigma, each [N, L, 1, 1]."""
+        mu, log_sigma = self.codes(x, e=None if y is None else self.embedding(y)).chunk(2, dim=1)
         return mu, log_sigma
 
+    def generate(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """z [N, L, 1, 1], of a conditional model y [N, K, 1, 1] as well -> x_tilde [N, C, H, W]."""
+        return self.decoder(z, e=None if y is None else self.embedding(y))
+
     def generator_parameters(self) -> list[nn.Parameter]:
-        """E's and G's, as far as they train: the players of L_g, or of an objective without D."""
+        """E's, G's and the embedding's, as far as they train: the players of L_g, or of an objective without D."""
         theta = [p for name, p in self.named_parameters() if not name.startswith("discriminator.")]
         return [p for p in theta if p.requires_grad]
 
@@ -149,13 +170,18 @@ class ALI(nn.Module):
         return [norm.running_mean for norm in norms], [norm.running_var for norm in norms]
 
     def generator_state(self) -> dict[str, Tensor]:
-        """E's and G's weights and running statistics, by their names in the whole model's state."""
+        """Weights and running statistics of all but D, by their names in the whole model's state."""
         return {name: t for name, t in self.state_dict().items() if not name.startswith("discriminator.")}
 
     def untrained(self) -> ALI:
         """The same networks on the CPU, to be initialized."""
         return ALI(
-            self.architecture, self.kernels, self.objective, deterministic=self.deterministic, classes=self.classes
+            self.architecture,
+            self.kernels,
+            self.objective,
+            deterministic=self.deterministic,
+            classes=self.classes,
+            y_dim=self.y_dim,
         )
 
     def twin(self) -> ALI:

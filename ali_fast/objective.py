@@ -11,7 +11,7 @@ backward, and D(x) two vector-Jacobian products, the second without weight gradi
 
 All games are called alike: x [M, C, H, W] in [0, 1]; z [M, L, 1, 1] ~ N(0, I); seeds: int64 [model.sites], for eps and
 the dropout masks; route: how both gradients are taken, where there is a D; scale: f32 [], multiplies every gradient
-(fp16). K+1 classes take the labels of the last images as well.
+(fp16). K+1 classes take the labels of the last images as well, conditional ALI every image's condition.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ METRICS: dict[Objective, tuple[str, ...]] = {
     "post-hoc": (*_ADVERSARIAL, "sigma"),
     "vae": ("loss", "reconstruction", "kl", "sigma"),
     "semi-supervised": (*_ADVERSARIAL, "loss_labels", "sigma"),
+    "conditional": (*_ADVERSARIAL, "sigma"),
 }
 """What each game tells of itself: its losses, then the mean sigma of q(z|x) where there is one."""
 
@@ -131,6 +132,27 @@ def semi_supervised(
     return Outcome(stats, _mean_sigma(codes), to_g, to_d, statistics)
 
 
+def conditional(
+    model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale: Tensor | None, y: Tensor
+) -> Outcome:
+    """ALI of images given y [M, K, 1, 1], which goes with both kinds of pairs.
+
+    Its embedding is the generator's: L_g's gradient reaches it through E, G and D. D's head, which takes it, treats
+    pairs independently, so it comes from the same backward as z_hat's.
+    """
+    statistics: Statistics = []
+    e = model.embedding(y)
+    codes, z_joint = _encode(model, x, z, seeds, statistics, dropout=model.z_dropout, e=e)
+    x_tilde = model.decoder(z, seeds, statistics, e)
+    e_joint = torch.cat([e, e])
+    made = [x_tilde, z_joint, e_joint]
+    stats, to_d, (to_x, to_z, to_e) = _judge(
+        model, x, x_tilde, z_joint, made, seeds, statistics, route, scale, e_joint=e_joint
+    )
+    to_g = _gradients([z_joint, x_tilde, e_joint], model.generator_parameters(), [to_z, to_x, to_e])
+    return Outcome(stats, _mean_sigma(codes), to_g, to_d, statistics)
+
+
 Game = Callable[..., Outcome]
 GAMES: dict[Objective, Game] = {
     "ali": ali,
@@ -139,6 +161,7 @@ GAMES: dict[Objective, Game] = {
     "post-hoc": post_hoc,
     "vae": vae,
     "semi-supervised": semi_supervised,
+    "conditional": conditional,
 }
 
 
@@ -156,10 +179,16 @@ def negative_bound(x: Tensor, x_hat: Tensor, mu: Tensor, log_sigma: Tensor) -> T
 
 
 def _encode(
-    model: ALI, x: Tensor, z: Tensor, seeds: Tensor, statistics: Statistics, dropout: float = 0.0
+    model: ALI,
+    x: Tensor,
+    z: Tensor,
+    seeds: Tensor,
+    statistics: Statistics,
+    dropout: float = 0.0,
+    e: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """mu and log_sigma [M, 2 L, 1, 1], and [z_hat; z] as D takes them."""
-    codes = model.codes(x, seeds, statistics)
+    codes = model.codes(x, seeds, statistics, e)
     z_joint = reparametrize(
         codes, z, dropout=dropout, seeds=seeds, slot=model.noise_slot, backend=model.kernels.reparametrize
     )
@@ -177,14 +206,16 @@ def _judge(
     route: Route,
     scale: Tensor | None,
     y: Tensor | None = None,
+    e_joint: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """D on the joint batch: losses and scores [4], D's gradients, and L_g's at what the other player `made`.
 
-    made: x_tilde, z_joint, or both in this order. y: the labels of the last of x, where D has classes.
+    made: those of x_tilde, z_joint and e_joint that it is to learn from, in this order. y: the labels of the last of x,
+    where D has classes. e_joint: each pair's embedded condition [2 M, 256, 1, 1], where D takes one.
     """
     d = model.discriminator
     h = d.features(torch.cat([x, x_tilde]), seeds, statistics)
-    logits = d.head(h, z_joint, seeds)
+    logits = d.head(h, z_joint, seeds, e_joint)
     if y is None:
         loss = adversarial_loss(logits.detach(), scale=scale, backend=model.kernels.adversarial_loss)
     else:
@@ -199,8 +230,8 @@ def _judge(
         gradients = _gradients([logits], [*theta_d, *made], [loss.seed_d])
         to_d, to_made = gradients[: len(theta_d)], gradients[len(theta_d) :]
         return loss.stats, to_d, [_times(g, factor) for g, factor in zip(to_made, factors, strict=True)]
-    head, codes = d.head_parameters(), [tensor for tensor in made if tensor is z_joint]
-    to_h, *gradients = _gradients([logits], [h, *head, *codes], [loss.seed_d])
+    head, to_head = d.head_parameters(), [tensor for tensor in made if tensor is not x_tilde]
+    to_h, *gradients = _gradients([logits], [h, *head, *to_head], [loss.seed_d])
     images = [tensor for tensor in made if tensor is x_tilde]
     to_d = _gradients([h], list(d.x.parameters()), [to_h], retain_graph=bool(images)) + gradients[: len(head)]
     to_made = _gradients([h], images, [_times(to_h, loss.factor)]) if images else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Objective = Literal["ali", "gan", "inverse", "post-hoc", "vae", "semi-supervised"]
+Objective = Literal["ali", "gan", "inverse", "post-hoc", "vae", "semi-supervised", "conditional"]
 
 
 class Players(NamedTuple):
@@ -19,6 +19,9 @@ class Players(NamedTuple):
     classes: bool = False
     """D has a logit for each class of the data; the made pairs' own is fixed at 0."""
 
+    conditional: bool = False
+    """Each network is told y, the class or the attributes of the image."""
+
 
 PLAYERS: dict[Objective, Players] = {
     "ali": Players(),
@@ -27,4 +30,5 @@ PLAYERS: dict[Objective, Players] = {
     "post-hoc": Players(frozen_decoder=True),
     "vae": Players(judged=None),
     "semi-supervised": Players(classes=True),
+    "conditional": Players(conditional=True),
 }

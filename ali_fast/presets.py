@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ali_fast import arch
 from ali_fast.errors import InputError
+from ali_fast.players import Objective
 
 HELD_OUT = 10_000  # images that settings are chosen on (the paper's number)
 
@@ -19,6 +20,8 @@ class Preset:
     architecture: arch.Architecture
     batch_size: int
     epochs: int
+    objective: Objective = "ali"
+    """The game that it is for; its networks can play others, too."""
     train_split: str = "train"
     valid_split: str = "valid"
     learning_rate: float = 1e-4
@@ -65,6 +68,15 @@ PRESETS: tuple[Preset, ...] = (
         from_paper=True,
     ),
     Preset(
+        name="celeba-conditional",
+        dataset="celeba",
+        architecture=arch.CELEBA,
+        batch_size=128,
+        epochs=123,
+        objective="conditional",
+        from_paper=True,
+    ),
+    Preset(
         name="imagenet64",
         dataset="imagenet64",
         architecture=arch.IMAGENET64,
@@ -107,8 +119,8 @@ PRESETS: tuple[Preset, ...] = (
 TRAINABLE = tuple(dict.fromkeys([preset.dataset for preset in PRESETS] + ["folder"]))
 
 
-def resolve(dataset: str, name: str | None = None) -> Preset:
-    """The preset called `name`, or the data set's own (the first of its rows).
+def resolve(dataset: str, name: str | None = None, objective: Objective = "ali") -> Preset:
+    """The preset called `name`, or the data set's own: for this objective if it has one, else the first of its rows.
 
     Raises InputError for an unknown data set or preset, or for a preset whose images have another number of
     channels than the data set's (`folder` names its preset, and its images take that preset's shape).
@@ -118,7 +130,8 @@ def resolve(dataset: str, name: str | None = None) -> Preset:
     if name is None:
         if dataset == "folder":
             raise InputError(f"--dataset folder needs --preset, one of {', '.join(p.name for p in PRESETS)}")
-        return next(preset for preset in PRESETS if preset.dataset == dataset)
+        own = [preset for preset in PRESETS if preset.dataset == dataset]
+        return next((preset for preset in own if preset.objective == objective), own[0])
     fitting = [p for p in PRESETS if dataset in ("folder", p.dataset)]
     for preset in fitting:
         if preset.name == name:

@@ -13,7 +13,8 @@ from typing import Any
 import nvtx
 import torch
 
-from ali_fast import checkpoint, figures, report
+from ali_fast import checkpoint, figures, report, traverse
+from ali_fast.condition import Condition
 from ali_fast.data.device import Wait
 from ali_fast.data.labelled import Labelled
 from ali_fast.errors import DivergedError
@@ -52,6 +53,7 @@ class Speed:
 class Recorder:
     """Writes into `run`. `conditions` go into every checkpoint; `valid` is uint8 [N, H, W, C], fixed.
 
+    valid_y: of a conditional run, what it is told of them.
     test: images, and their labels, on which a semi-supervised run's classification error is followed.
     """
 
@@ -62,6 +64,7 @@ class Recorder:
         *,
         conditions: Mapping[str, Any],
         valid: torch.Tensor,
+        valid_y: torch.Tensor | None = None,
         batch_size: int,
         steps_per_epoch: int,
         keep: int,
@@ -71,9 +74,10 @@ class Recorder:
         test: Labelled | None = None,
     ) -> None:
         self.run, self.step, self.live = run, step, live
-        self.conditions, self.valid, self.keep, self.test = conditions, valid, keep, test
+        self.conditions, self.valid, self.valid_y, self.keep, self.test = conditions, valid, valid_y, keep, test
         self.steps_per_epoch = steps_per_epoch
-        self.inference, self.players = Inference(step.shown, tuple(conditions["image_shape"])), step.model.players
+        self.condition, self.players = Condition.from_json(conditions.get("condition")), step.model.players
+        self.inference = Inference(step.shown, tuple(conditions["image_shape"]), self.condition)
         self.speed = Speed(batch_size, wait)
         self.metrics = MetricsFile(run.metrics, step=step.steps)
         self.tensorboard = TensorBoard(run.tensorboard, step=step.steps)
@@ -101,7 +105,7 @@ class Recorder:
             **means,
         }
         if self.players.encoder:
-            line["reconstruction_error"] = self.inference.reconstruction_error(self.valid)
+            line["reconstruction_error"] = self.inference.reconstruction_error(self.valid, self.valid_y)
         if self.test is not None:
             wrong = self.inference.classify(self.test.images) != self.test.labels
             line["test_error"] = float(wrong.double().mean())
@@ -118,13 +122,19 @@ class Recorder:
     @nvtx.annotate("figures")
     def draw(self) -> None:
         """Figures of fixed noise and validation images, and the report that shows them, over the previous ones."""
-        sheets = {"samples": figures.grid(self.inference.sample(SAMPLES).numpy(), columns=10)}
+        asked = None if self.condition is None else self.condition.in_turn(SAMPLES, self.valid_y)
+        sheets = {"samples": figures.grid(self.inference.sample(SAMPLES, y=asked).numpy(), columns=10)}
+        if self.condition is not None:
+            sheets["traverse"] = traverse.sheet(self.inference)
         if self.players.encoder:
-            valid = self.valid[:SHOWN].numpy()
-            first, last = valid[: 2 * PAIRS : 2], valid[1 : 2 * PAIRS : 2]
-            first = first[: len(last)]
-            between = self.inference.interpolate(first, last, FRAMES).numpy()
-            sheets["reconstructions"] = figures.reconstructions(valid, self.inference.reconstruct(valid).numpy())
+            valid, y = self.valid[:SHOWN].numpy(), None if self.valid_y is None else self.valid_y[:SHOWN]
+            pairs = min(PAIRS, len(valid) // 2)
+            starts, ends = slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)
+            first, last = valid[starts], valid[ends]
+            between = self.inference.interpolate(
+                first, last, FRAMES, y=None if y is None else (y[starts], y[ends])
+            ).numpy()
+            sheets["reconstructions"] = figures.reconstructions(valid, self.inference.reconstruct(valid, y).numpy())
             sheets["interpolations"] = figures.interpolations(first, between[:, ::STRIDE], last)
             figures.write_webp(figures.back_and_forth(between), self.run.figures / "interpolations.webp")
         for name, sheet in sheets.items():

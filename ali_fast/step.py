@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ali_fast.capture import Graphed, compiled
+from ali_fast.condition import to_y
 from ali_fast.data.labelled import Labelled
 from ali_fast.model import ALI
 from ali_fast.objective import GAMES, METRICS, Outcome, Route, cheapest_route
@@ -19,11 +20,12 @@ BATCH_NORM_MOMENTUM = 0.05
 
 
 class Step:
-    """`step(batch)` plays one game and moves its players; between `read_metrics` the host waits for nothing.
+    """`step(*batch)` plays one game and moves its players; between `read_metrics` the host waits for nothing.
 
     dtype: what the networks compute in, by default the model's own (bf16, fp16: AMP, with float32 masters).
     route: how both gradients are taken; by default the cheapest exact way. cuda_graph: capture the whole of it.
-    samples: uint8 [count, H, W, C] on the device; a batch is then int64 [B], which of them to take.
+    samples: uint8 [count, H, W, C] on the device; a batch is then int64 [B], which of them to take. samples_y: of a
+    conditional model, their y.
     labelled: of K+1 classes; each step also takes half as many of these, drawn anew with replacement.
     ema: each step E's and G's weights and running statistics move an average by average = ema * average +
     (1 - ema) * new.
@@ -42,6 +44,7 @@ class Step:
         compile: bool = True,
         cuda_graph: bool = False,
         samples: Tensor | None = None,
+        samples_y: Tensor | None = None,
         labelled: Labelled | None = None,
         ema: float | None = None,
     ):
@@ -63,22 +66,25 @@ class Step:
         self.summed = 0
         self.first_bad = torch.full((), -1, dtype=torch.int64, device=self.device)
         self.counter = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.samples, self.labelled = samples, labelled
+        self.samples, self.samples_y, self.labelled = samples, samples_y, labelled
         self.ema, self.shown = ema, model if ema is None else model.twin()
         self.turn = compiled(self._turn, self.device) if compile else self._turn
-        self.run: Callable[[Tensor], None] = Graphed(self._run) if cuda_graph else self._run
+        self.run: Callable[..., None] = Graphed(self._run) if cuda_graph else self._run
 
-    def __call__(self, batch: Tensor) -> None:
-        """batch, on the device: images uint8 [B, H, W, C], or int64 [B] into `samples`."""
-        self.run(batch)
+    def __call__(self, *batch: Tensor) -> None:
+        """batch, on the device: images uint8 [B, H, W, C], or int64 [B] into `samples`.
+
+        Of a conditional model, images are followed by their y: int64 [B], classes, or uint8 [B, K], attributes.
+        """
+        self.run(*batch)
         self.steps += 1
         self.summed += 1
 
-    def _run(self, batch: Tensor) -> None:
+    def _run(self, batch: Tensor, y: Tensor | None = None) -> None:
         """What happens on the device, and all that a CUDA graph holds."""
         rows = self.pick(len(batch))
         z, seeds = self.noise(len(batch) + (0 if rows is None else len(rows)))
-        self.adams.step(*self.turn(batch, z, seeds, self.adams.scale, rows))
+        self.adams.step(*self.turn(batch, z, seeds, self.adams.scale, rows, y))
         self.average()
 
     @torch.no_grad()
@@ -100,20 +106,37 @@ class Step:
         return torch.randint(len(self.labelled.labels), (max(1, batch // 2),), device=self.device)
 
     def _turn(
-        self, batch: Tensor, z: Tensor, seeds: Tensor, scale: Tensor | None, rows: Tensor | None = None
+        self,
+        batch: Tensor,
+        z: Tensor,
+        seeds: Tensor,
+        scale: Tensor | None,
+        rows: Tensor | None = None,
+        y: Tensor | None = None,
     ) -> tuple[list[Tensor], list[Tensor]]:
         """All but the noise and the optimizers, one graph: the generator's and the discriminator's gradients."""
         images = batch if self.samples is None else self.samples[batch]
-        outcome = self.play(images, z, seeds, scale, rows)
+        if self.samples_y is not None:
+            y = self.samples_y[batch]
+        outcome = self.play(images, z, seeds, scale, rows, y)
         self.note(outcome)
         return outcome.generator, outcome.discriminator
 
     def play(
-        self, images: Tensor, z: Tensor, seeds: Tensor, scale: Tensor | None, rows: Tensor | None = None
+        self,
+        images: Tensor,
+        z: Tensor,
+        seeds: Tensor,
+        scale: Tensor | None,
+        rows: Tensor | None = None,
+        y: Tensor | None = None,
     ) -> Outcome:
         more: tuple[Tensor, ...] = ()
         if self.labelled is not None and rows is not None:
             images, more = torch.cat([images, self.labelled.images[rows]]), (self.labelled.labels[rows],)
+        if self.model.y_dim is not None:
+            assert y is not None, "a conditional step takes each image's y"
+            more = (to_y(y, self.model.y_dim, self.dtype),)
         x = to_x(images, self.model.architecture.image_size, self.dtype)
         return self.game(self.working, x, z.to(self.dtype), seeds, self.route, scale, *more)
 

@@ -21,16 +21,19 @@ from rich.console import Console
 from torch import Tensor
 
 from ali_fast import api, checkpoint, decide, environment, kernels, presets
+from ali_fast.condition import Condition
 from ali_fast.config import TrainConfig
+from ali_fast.data.device import y_of
 from ali_fast.data.labelled import Labelled, labelled_subset
-from ali_fast.data.loader import BetonLoader
+from ali_fast.data.loader import BetonLoader, HostBatch
 from ali_fast.data.resident import resident_bytes
 from ali_fast.data.schema import DamagedError, NotPreparedError, beton_path
-from ali_fast.data.source import Source
+from ali_fast.data.source import Batch, Source
 from ali_fast.errors import InputError, Interrupted
 from ali_fast.live import LiveLine
 from ali_fast.model import ALI, mean_log_odds
 from ali_fast.pixels import to_x
+from ali_fast.players import PLAYERS
 from ali_fast.presets import Preset
 from ali_fast.record import FIXED_IMAGES, Recorder
 from ali_fast.run_directory import RunDirectory, write_text
@@ -63,7 +66,7 @@ def _train(
     config: TrainConfig, preset: Preset, where: torch.device, run: RunDirectory, console: Console
 ) -> dict[str, Any]:
     loader = open_training_data(config, preset)
-    valid = first_images(config.data_dir, config.dataset, preset.valid_split, FIXED_IMAGES)
+    valid = first_samples(config.data_dir, config.dataset, preset.valid_split, FIXED_IMAGES)
     dtype, why = decide.dtype(config.amp, where)
     if decide.SLOW_BF16 in why:
         console.print(f"warning: {why}")
@@ -76,11 +79,15 @@ def _train(
     if config.labels is not None:
         labelled, test = labelled_and_test(config, preset, where)
         conditions["classes"] = len(loader.manifest.classes)
+    condition = None
+    if PLAYERS[config.objective].conditional:
+        condition = Condition.of(loader.manifest, loader.beton.path)
+        conditions["condition"] = condition.to_json()
     resident, why = decide.resident(config.data, where, resident_bytes(loader.manifest))
     console.print(f"training images: {'held on the device' if resident else 'streamed'} ({why})")
-    source = Source(loader, where, resident)
+    source = Source(loader, where, resident, conditional=condition is not None)
     decoder = frozen_decoder(config, preset, run)
-    step = build_step(config, preset, loader, source.samples, where, dtype, console, decoder, labelled)
+    step = build_step(config, preset, loader, source, where, dtype, console, decoder, labelled, condition)
     seconds, resumed = restore(step, run, conditions, console)
     total = total_steps(config, len(loader))
     live = LiveLine(
@@ -94,7 +101,8 @@ def _train(
         run,
         step,
         conditions=conditions,
-        valid=valid,
+        valid=valid.images,
+        valid_y=None if condition is None else y_of(valid),
         batch_size=loader.order.batch_size,
         steps_per_epoch=len(loader),
         keep=config.keep,
@@ -126,7 +134,7 @@ def _train(
 
 
 def loop(
-    config: TrainConfig, step: Step, batches: Iterator[Tensor], total: int, recorder: Recorder, signals: Signals
+    config: TrainConfig, step: Step, batches: Iterator[Batch], total: int, recorder: Recorder, signals: Signals
 ) -> None:
     """Train until `total` steps, the session's end, or a signal."""
     steps_per_tick = tick_steps(config, total)
@@ -136,7 +144,7 @@ def loop(
         with nvtx.annotate("data wait"):
             batch = next(batches)
         with nvtx.annotate("step"):
-            step(batch)
+            step(*batch)
         if step.steps == started + 1:  # it may have compiled: no measure of the others
             recorder.speed.restart(step.steps)
             signals.arm()
@@ -178,22 +186,23 @@ def open_training_data(config: TrainConfig, preset: Preset) -> BetonLoader:
     return loader
 
 
-def first_images(data_dir: Path, dataset: str, split: str, most: int) -> Tensor:
-    """The first images of a split, in file order: uint8 [at most `most`, H, W, C]."""
+def first_samples(data_dir: Path, dataset: str, split: str, most: int) -> HostBatch:
+    """The first images of a split, at most `most`, in file order, and what is known of them."""
     loader = BetonLoader(beton_path(data_dir, dataset, split), batch_size=1)
-    return loader.read(0, min(most, loader.manifest.count)).images
+    return loader.read(0, min(most, loader.manifest.count))
 
 
 def build_step(
     config: TrainConfig,
     preset: Preset,
     loader: BetonLoader,
-    samples: Tensor | None,
+    source: Source,
     where: torch.device,
     dtype: torch.dtype,
     console: Console,
     decoder: dict[str, Tensor] | None = None,
     labelled: Labelled | None = None,
+    condition: Condition | None = None,
 ) -> Step:
     """Networks from the seed (a frozen decoder as given), the output bias from the data, the Adams."""
     assert config.learning_rate is not None
@@ -204,6 +213,7 @@ def build_step(
         config.objective,
         deterministic=config.encoder == "deterministic",
         classes=None if labelled is None else len(loader.manifest.classes),
+        y_dim=None if condition is None else len(condition.names),
     )
     x = to_x(some_images(loader, BIAS_IMAGES), preset.architecture.image_size)
     model.initialize(torch.Generator().manual_seed(config.seed), mean_log_odds(x))
@@ -219,7 +229,8 @@ def build_step(
         dtype=dtype,
         compile=compiles,
         cuda_graph=config.cuda_graphs and where.type == "cuda",
-        samples=samples,
+        samples=source.samples,
+        samples_y=source.samples_y,
         labelled=labelled,
         ema=config.ema,
     )

@@ -34,6 +34,11 @@ def each(change: Callable[[Tensor], Tensor], batch: HostBatch | DeviceBatch) -> 
     )
 
 
+def y_of(batch: HostBatch | DeviceBatch) -> Tensor | None:
+    """What a conditional model is told of the samples: labels int64 [B], else attributes uint8 [B, A]."""
+    return batch.attributes if batch.labels is None else batch.labels
+
+
 class Wait:
     """How long a device has stood without a batch, `seconds` in all: an upper bound, seen from the host.
 

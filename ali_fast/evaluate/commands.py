@@ -18,16 +18,17 @@ class Evaluate:
 
     directory: Annotated[Positional[Path], arg(metavar="RUN")]
     """A run directory."""
-    task: Literal["svm", "classes", "frechet", "reconstruction"] = "svm"
+    task: Literal["svm", "classes", "condition", "frechet", "reconstruction"] = "svm"
     """svm: an L2-SVM on the encoder's features, from few labels. classes: a semi-supervised run's own error, and that
-    of the same nets on its labels alone. frechet: Frechet distance, precision and recall of samples. reconstruction:
+    of the same nets on its labels alone. condition: how often a classifier of real images finds in a conditional run's
+    samples what was asked for. frechet: Frechet distance, precision and recall of samples. reconstruction:
     error in pixels and in features."""
     labels: int = 1000
     """svm: how many, equally many of each class."""
     draws: int = 100
     """svm: draws of labels to average over."""
     samples: int = 10_000
-    """frechet: images of each set, at most as many as there are test images."""
+    """frechet: images of each set, at most as many as there are test images. condition: samples."""
     inception_weights: Path | None = None
     """frechet: torch-fidelity's Inception weights, for FID and KID as well."""
     seed: int = 0
@@ -49,7 +50,7 @@ class Evaluate:
 
         from ali_fast import report
         from ali_fast.environment import usable_cores
-        from ali_fast.evaluate import tasks
+        from ali_fast.evaluate import condition, tasks
         from ali_fast.evaluate.result import keep
         from ali_fast.evaluate.subject import open_subject
 
@@ -66,6 +67,8 @@ class Evaluate:
             )
         elif self.task == "classes":
             result = tasks.run_classes(subject, console=console)
+        elif self.task == "condition":
+            result = condition.run_condition(subject, samples=self.samples, seed=self.seed, console=console)
         elif self.task == "frechet":
             result = tasks.run_frechet(
                 subject,

@@ -30,6 +30,10 @@ class Result:
         return "\n".join([self.about, "", *aligned(lines)])
 
 
+def percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
 def aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:
     """Columns to one width: the first left, the others right."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]

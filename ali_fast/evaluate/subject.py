@@ -72,6 +72,13 @@ class Subject:
                 f"measured there; evaluate a run on a data set with one"
             ) from None
 
+    def y(self, split: Split) -> npt.NDArray[np.integer] | None:
+        """What a conditional run is told of a split's images; None for another run."""
+        condition = self.inference.condition
+        if condition is None:
+            return None
+        return split.labels if condition.kind == "classes" else split.attributes
+
     def pool_and_held_out(self) -> tuple[Split, Split]:
         """Training images to draw labels from, and those that settings are chosen on."""
         whole = self.read(self.preset.labelled_split)

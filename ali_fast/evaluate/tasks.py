@@ -16,7 +16,7 @@ from ali_fast.data.balanced import balanced_draws
 from ali_fast.errors import InputError
 from ali_fast.evaluate import classifier, distances, features, labels_alone, paper, svm
 from ali_fast.evaluate.progress import follow
-from ali_fast.evaluate.result import Result
+from ali_fast.evaluate.result import Result, percent
 from ali_fast.evaluate.subject import Subject
 
 Images = npt.NDArray[np.uint8]
@@ -25,11 +25,15 @@ Images = npt.NDArray[np.uint8]
 def run_svm(subject: Subject, *, labels: int, draws: int, seed: int, jobs: int, console: Console) -> Result:
     """An L2-SVM on the encoder's features, and on what they have to beat, in one protocol.
 
-    Raises InputError: no classes, no test split, too few labels of a class.
+    Raises InputError: no classes, no test split, too few labels of a class, an encoder that is told them.
     """
     started = time.perf_counter()
     dataset, step, model = subject.config.dataset, subject.step, subject.inference.model
     needs_encoder(subject, "svm")
+    if subject.inference.condition is not None:
+        raise InputError(
+            "--task svm: a conditional encoder is told what the SVM is to find; evaluate it by --task condition"
+        )
     pool, held_out = subject.pool_and_held_out()
     classes = subject.manifest(subject.preset.valid_split).classes
     if not classes:
@@ -147,9 +151,10 @@ def run_frechet(
     test = subject.test("frechet")
     count = min(samples, len(test))
     train = subject.read(subject.preset.train_split)[:count].images
-    sets = {"samples": subject.inference.sample(count, seed).numpy(), f"training images ({len(train):,})": train}
+    y = subject.y(test[:count])
+    sets = {"samples": subject.inference.sample(count, seed, y).numpy(), f"training images ({len(train):,})": train}
     if subject.inference.model.players.encoder:
-        sets["reconstructions"] = subject.inference.reconstruct(test.images[:count]).numpy()
+        sets["reconstructions"] = subject.inference.reconstruct(test.images[:count], y).numpy()
     judge = classifier.of_data_set(subject, test, console)
     real = judge.features(test.images[:count])
     table: list[tuple[str, ...]] = []
@@ -201,7 +206,7 @@ def run_reconstruction(subject: Subject, *, console: Console) -> Result:
     real = judge.features(test.images)
     rolled = np.roll(np.arange(len(test)), len(test) // 2)  # for each image another one
     sets = {
-        "reconstructions": subject.inference.reconstruct(test.images).numpy(),
+        "reconstructions": subject.inference.reconstruct(test.images, subject.y(test)).numpy(),
         "another test image": test.images[rolled],
     }
     table: list[tuple[str, ...]] = []
@@ -237,10 +242,6 @@ def run_reconstruction(subject: Subject, *, console: Console) -> Result:
 def needs_encoder(subject: Subject, task: str) -> None:
     if not subject.inference.model.players.encoder:
         raise InputError(f"--task {task}: a GAN has no encoder; evaluate it by --task frechet")
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.2f}"
 
 
 def plus_minus(mean: float, std: float) -> str:

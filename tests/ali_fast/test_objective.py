@@ -6,11 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ali_fast.objective import GAMES, METRICS, ali, cheapest_route, negative_bound
+from ali_fast.objective import GAMES, METRICS, ali, cheapest_route, conditional, negative_bound
 from csrc_triton.bias_act import bias_act
 from csrc_triton.reparametrize import reparametrize
 
 BATCH = 7
+Y_DIM = 6
 
 
 def mask(shape, rate, seeds, slot):
@@ -21,10 +22,12 @@ def mask(shape, rate, seeds, slot):
     return bias_act(ones, dropout=rate, seeds=seeds, slot=slot, backend="eager")
 
 
-def forward(stack, table, slope, h, seeds, dropout_after=0.0, frozen=False):
+def forward(stack, table, slope, h, seeds, dropout_after=0.0, frozen=False, e=None):
     """One table, row by row, with torch's own layers; a frozen one normalizes by its running statistics."""
     for i, row in enumerate(table):
         product, activation = stack.products[i], stack.activations[i]
+        if row.condition:
+            h = torch.cat([h, e * mask(e.shape, row.dropout, seeds, product.slot)], 1)
         convolve = F.conv2d if row.operation == "conv" else F.conv_transpose2d
         h = convolve(h, product.weight, product.bias, row.stride)
         if row.norm:
@@ -46,21 +49,21 @@ def forward(stack, table, slope, h, seeds, dropout_after=0.0, frozen=False):
     return h
 
 
-def encode(model, x, seeds):
+def encode(model, x, seeds, e=None):
     """mu, log_sigma and a sample, all [M, L, 1, 1]."""
     a, m = model.architecture, len(x)
-    mu, log_sigma = forward(model.encoder, a.encoder, a.slope, x, seeds).chunk(2, 1)
+    mu, log_sigma = forward(model.encoder, a.encoder, a.slope, x, seeds, e=e).chunk(2, 1)
     nothing = torch.zeros(m, 2 * a.z_dim, 1, 1, dtype=torch.float64)
     eps = reparametrize(nothing, torch.zeros_like(mu), seeds=seeds, slot=model.noise_slot, backend="eager")[:m]
     return mu, log_sigma, mu + log_sigma.exp() * eps
 
 
-def decode(model, z, seeds, frozen=False):
+def decode(model, z, seeds, frozen=False, e=None):
     a = model.architecture
-    return forward(model.decoder, a.decoder, a.slope, z, seeds, frozen=frozen)
+    return forward(model.decoder, a.decoder, a.slope, z, seeds, frozen=frozen, e=e)
 
 
-def judge(model, x, x_tilde, z_hat, z, seeds):
+def judge(model, x, x_tilde, z_hat, z, seeds, e=None):
     """Logits of data and of samples; of images alone where z_hat is None."""
     a, d = model.architecture, model.discriminator
     x_joint = torch.cat([x, x_tilde])
@@ -79,7 +82,7 @@ def judge(model, x, x_tilde, z_hat, z, seeds):
         )
         h_z = forward(d.z, a.discriminator_z, a.slope, torch.cat([z_hat, z]) * kept, seeds, joint)
         h = torch.cat([h, h_z], 1)
-    return forward(d.xz, a.discriminator_xz, a.slope, h, seeds).flatten().chunk(2)
+    return forward(d.xz, a.discriminator_xz, a.slope, h, seeds, e=e).flatten().chunk(2)
 
 
 def play(model, l_q, l_p):
@@ -126,8 +129,17 @@ def vae_reference(model, x, z, seeds):
     return torch.stack([missing + kl, missing, kl]).detach(), to_g, ()
 
 
+def conditional_reference(model, x, z, seeds, y):
+    """One linear map of y, the same for E, G and both kinds of pairs; its weights are L_g's player."""
+    layer = model.embedding.products[0]
+    e = F.linear(y.flatten(1), layer.weight.flatten(1), layer.bias)[:, :, None, None]
+    z_hat, x_tilde = encode(model, x, seeds, e)[2], decode(model, z, seeds, e=e)
+    return play(model, *judge(model, x, x_tilde, z_hat, z, seeds, torch.cat([e, e])))
+
+
 REFERENCES = {
     "ali": reference,
+    "conditional": conditional_reference,
     "gan": gan_reference,
     "inverse": inverse_reference,
     "post-hoc": post_hoc_reference,
@@ -141,6 +153,14 @@ def batch(model, seed=5):
     x = torch.rand(shape, dtype=torch.float64, generator=g).contiguous(memory_format=torch.channels_last)
     z = torch.randn(BATCH, a.z_dim, 1, 1, dtype=torch.float64, generator=g)
     return x, z, torch.randint(2**63 - 1, (model.sites,), generator=g)
+
+
+def build(make_small, kind, objective):
+    """The model, and what its game takes beside images, noise, seeds, route and scale."""
+    if objective != "conditional":
+        return make_small(kind, objective=objective), ()
+    y = torch.rand(BATCH, Y_DIM, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).round()
+    return make_small(kind, objective=objective, y_dim=Y_DIM), (y,)
 
 
 def difference(ours, theirs):
@@ -168,12 +188,12 @@ def unsettled(model):
 
 
 def test_every_route_gives_the_objectives_gradients(make_small, kind, objective):
-    model = make_small(kind, objective=objective)
-    model.decoder.load_state_dict(unsettled(make_small(kind)).decoder.state_dict())
+    model, more = build(make_small, kind, objective)
+    model.decoder.load_state_dict(unsettled(build(make_small, kind, objective)[0]).decoder.state_dict())
     x, z, seeds = batch(model)
-    losses, to_g, to_d = REFERENCES[objective](model, x, z, seeds)
+    losses, to_g, to_d = REFERENCES[objective](model, x, z, seeds, *more)
     for route in routes(model):
-        outcome = GAMES[objective](model, x, z, seeds, route, None)
+        outcome = GAMES[objective](model, x, z, seeds, route, None, *more)
         torch.testing.assert_close(outcome.losses.double(), losses, rtol=1e-6, atol=1e-6)
         assert difference(outcome.generator, to_g) < 1e-12, route
         assert difference([*outcome.discriminator, z], [*to_d, z]) < 1e-12, route
@@ -200,8 +220,8 @@ def test_the_generators_gradient_survives_a_won_game(make_small, kind, won):
 
 
 def test_statistics_come_in_the_order_of_the_running_ones(make_small, kind, objective):
-    model = make_small(kind, objective=objective)
-    outcome = GAMES[objective](model, *batch(model), "two", None)
+    model, more = build(make_small, kind, objective)
+    outcome = GAMES[objective](model, *batch(model), "two", None, *more)
     means, variances = model.running_statistics()
     assert [m.shape for m, _ in outcome.statistics] == [m.shape for m in means] == [v.shape for v in variances]
 
@@ -240,13 +260,31 @@ def test_a_deterministic_encoder_gives_mu(make_small, kind, objective):
 
 
 def test_scale_multiplies_every_gradient(make_small, kind, objective):
-    model, game = make_small(kind, objective=objective), GAMES[objective]
+    (model, more), game = build(make_small, kind, objective), GAMES[objective]
     inputs = batch(model)
-    plain, scaled = (game(model, *inputs, "two", scale) for scale in (None, torch.tensor(8.0)))
+    plain, scaled = (game(model, *inputs, "two", scale, *more) for scale in (None, torch.tensor(8.0)))
     for ours, theirs in zip(
         (*scaled.generator, *scaled.discriminator), (*plain.generator, *plain.discriminator), strict=True
     ):
         assert difference([ours], [8 * theirs]) < 1e-12
+
+
+def test_every_network_is_told_the_condition(make_small, kind):
+    """Another y changes both gradients, the embedding's among them, which is the generator's and none of D's."""
+    model, (y,) = build(make_small, kind, "conditional")
+    inputs = batch(model)
+    a, b = (conditional(model, *inputs, "two", None, given) for given in (y, 1 - y))
+    assert difference(a.discriminator, b.discriminator) > 1e-3
+    names = [name for name, _ in model.named_parameters() if not name.startswith("discriminator.")]
+    embedding = [i for i, name in enumerate(names) if name.startswith("embedding.")]
+    assert len(embedding) == 2
+    assert len(names) == len(a.generator)
+    assert all(a.generator[i].abs().max() > 0 for i in embedding)
+    x, z, _ = inputs
+    model.eval()
+    with torch.no_grad():
+        assert (model.infer(x, y)[0] - model.infer(x, 1 - y)[0]).abs().min() > 0
+        assert (model.generate(z, y) - model.generate(z, 1 - y)).abs().amax() > 1e-3
 
 
 def test_a_bounds_parts_against_closed_forms():

@@ -88,15 +88,17 @@ def test_a_run_writes_what_its_objective_has_and_resumes_bit_for_bit(train, tmp_
     assert ("reconstruction_error" in line) == players.encoder
     assert ("test_error" in line) == players.classes
     figures = {path.stem for path in (straight / "figures").glob("*.png")}
-    assert figures == ({"samples", "reconstructions", "interpolations"} if players.encoder else {"samples"})
+    expected = {"samples", "reconstructions", "interpolations"} if players.encoder else {"samples"}
+    assert figures == expected | ({"traverse"} if players.conditional else set())
 
     ali = ali_fast.load(straight)
     parts = {name.split(".")[0] for name in newest(straight)["model"]}
     assert parts == {"decoder"} | ({"encoder"} if players.encoder else set()) | (
         {"discriminator"} if players.judged else set()
-    )
+    ) | ({"embedding"} if players.conditional else set())
     assert cli.main(["export", str(straight)]) == 0
-    assert torch.equal(ali_fast.load(straight / "export").sample(3), ali.sample(3))
+    y = torch.tensor([3, 0, 9]) if players.conditional else None
+    assert torch.equal(ali_fast.load(straight / "export").sample(3, y=y), ali.sample(3, y=y))
     if players.frozen_decoder:
         assert torch.equal(ali.sample(3), ali_fast.load(train.gan).sample(3))
 

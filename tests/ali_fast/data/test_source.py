@@ -1,6 +1,7 @@
 import itertools
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,19 +12,46 @@ from ali_fast.data.source import Source
 CPU = torch.device("cpu")
 
 
-def taken(source: Source, step: int, count: int) -> list[torch.Tensor]:
-    batches = itertools.islice(source.batches(step), count)
-    return [batch if source.samples is None else source.samples[batch] for batch in batches]
+def taken(source: Source, step: int, count: int) -> list[tuple[torch.Tensor, ...]]:
+    """What the step sees: images, and y of a conditional run."""
+    seen = []
+    for batch in itertools.islice(source.batches(step), count):
+        if source.samples is not None:
+            (rows,) = batch
+            batch = tuple(held[rows] for held in (source.samples, source.samples_y) if held is not None)
+        seen.append(batch)
+    return seen
 
 
+def equal(ours, theirs):
+    return all(
+        torch.equal(a, b) for one, other in zip(ours, theirs, strict=True) for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("conditional", [False, True])
 @pytest.mark.parametrize("step", [0, 4, 23])
-def test_stream_and_resident_set_give_the_same_batches_epoch_after_epoch(make, step):
+def test_stream_and_resident_set_give_the_same_batches_epoch_after_epoch(make, step, conditional):
     loader = BetonLoader(make().path, batch_size=10, seed=3)
-    streamed, resident = (Source(loader, CPU, kind) for kind in (False, True))
+    streamed, resident = (Source(loader, CPU, kind, conditional) for kind in (False, True))
     ours, theirs = taken(streamed, step, 25), taken(resident, step, 25)
-    assert len(ours) == 25
-    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(taken(streamed, step + 7, 9), ours[7:16], strict=True))
+    assert [len(batch) for batch in ours] == [1 + conditional] * 25
+    assert equal(ours, theirs)
+    assert equal(taken(streamed, step + 7, 9), ours[7:16])
+
+
+@pytest.mark.parametrize("form", [{}, {"classes": 0, "attributes": 5}])
+@pytest.mark.parametrize("resident", [False, True])
+def test_y_is_that_of_the_images_and_moves_none_of_them(make, form, resident):
+    made = make(**form)
+    loader = BetonLoader(made.path, batch_size=10, seed=3)
+    plain, conditional = (taken(Source(loader, CPU, resident, told), 4, 12) for told in (False, True))
+    order = [row for epoch in (0, 1) for row in loader.order.epoch(epoch).reshape(-1, 10)][4:16]
+    y = made.labels if made.attributes is None else made.attributes
+    for (images,), (same, told), rows in zip(plain, conditional, order, strict=True):
+        assert torch.equal(images, same)
+        assert np.array_equal(told.numpy(), y[rows])
+        assert np.array_equal(images.numpy(), made.images[rows])
 
 
 def test_waiting_is_the_time_that_batches_take_to_come():

@@ -1,0 +1,231 @@
+"""The subcommands that use a trained run: pictures, codes, an export. Heavy imports sit inside `run`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from ali_fast import presets
+from ali_fast.commands import at_least, write_json
+from ali_fast.errors import InputError
+
+Output = Annotated[Path | None, arg(aliases=["-o"])]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw images from the prior."""
+
+    directory: Annotated[Positional[Path], arg(metavar="RUN")]
+    """A run directory, or an export."""
+    output: Output = None
+    """The picture; by default samples.png here."""
+    n: int = 100
+    """How many."""
+    columns: int = 10
+    """In how many columns."""
+    seed: int = 0
+    """Of the noise."""
+    y: str | None = None
+    """Of a conditional run: the class, or the attributes with commas between, of all images; by default the classes in
+    turn, or the attributes of validation images."""
+
+    def run(self) -> None:
+        from ali_fast import figures, load
+
+        at_least(1, n=self.n, columns=self.columns)
+        ali = load(self.directory)
+        y = asked(ali, self.directory, self.n) if self.y is None else told(ali, self.y, self.n)
+        images = ali.sample(self.n, self.seed, y).numpy()
+        draw(figures.grid(images, self.columns), self.output or Path("samples.png"))
+
+
+@dataclass(frozen=True)
+class Reconstruct:
+    """Draw images beside their reconstructions: originals in the odd columns."""
+
+    directory: Annotated[Positional[Path], arg(metavar="RUN")]
+    """A run directory, or an export."""
+    images: Positional[tuple[Path, ...]] = ()
+    """Image files or directories of them; by default the run's first validation images."""
+    output: Output = None
+    """The picture; by default reconstructions.png here."""
+    n: int = 50
+    """How many, at most."""
+    y: str | None = None
+    """Of a conditional run: the class, or the attributes with commas between, of all images given; validation images
+    have their own."""
+    json: Path | None = None
+    """Also write the reconstruction error (mean squared difference, pixels in [0, 1]) to this file."""
+
+    def run(self) -> None:
+        from ali_fast import figures, load
+
+        at_least(1, n=self.n)
+        ali = load(self.directory)
+        originals, y = originals_for(ali, self.directory, self.images, self.n, self.y)
+        error = ali.reconstruction_error(originals, y)
+        draw(
+            figures.reconstructions(originals, ali.reconstruct(originals, y).numpy()),
+            self.output or Path("reconstructions.png"),
+        )
+        print(f"reconstruction error {error:.5f} over {len(originals)} images")
+        write_json(self.json, {"reconstruction_error": error, "images": len(originals)})
+
+
+@dataclass(frozen=True)
+class Interpolate:
+    """Draw the way between pairs of images through the latent space, the originals at the ends."""
+
+    directory: Annotated[Positional[Path], arg(metavar="RUN")]
+    """A run directory, or an export."""
+    images: Positional[tuple[Path, ...]] = ()
+    """Image files or directories: first with second, third with fourth, ...; by default validation images."""
+    output: Output = None
+    """The picture; by default interpolations.png here."""
+    n: int = 10
+    """Pairs, at most."""
+    steps: int = 8
+    """Decoded images in each row."""
+    seed: int = 0
+    """Of the codes' noise."""
+    y: str | None = None
+    """Of a conditional run: the class, or the attributes with commas between, of all images given; validation images
+    have their own."""
+
+    def run(self) -> None:
+        from ali_fast import figures, load
+
+        at_least(1, n=self.n, steps=self.steps)
+        ali = load(self.directory)
+        originals, y = originals_for(ali, self.directory, self.images, 2 * self.n, self.y)
+        if len(originals) < 2:
+            raise InputError("interpolation needs at least two images")
+        starts, ends = slice(0, len(originals) // 2 * 2, 2), slice(1, None, 2)
+        first, last = originals[starts], originals[ends]
+        of_ends = None if y is None else (y[starts], y[ends])
+        between = ali.interpolate(first, last, self.steps, self.seed, of_ends).numpy()
+        draw(figures.interpolations(first, between, last), self.output or Path("interpolations.png"))
+
+
+@dataclass(frozen=True)
+class Traverse:
+    """Draw what a condition changes: one code (z) decoded under one condition after another, of a conditional run.
+
+    By default, for CelebA's attributes the paper's figure 7 (whose first column has the row's attributes alone), for
+    classes a grid of classes by codes.
+    """
+
+    directory: Annotated[Positional[Path], arg(metavar="RUN")]
+    """A run directory, or an export."""
+    rows: tuple[str, ...] = ()
+    """What the images of each row have: attributes with commas between, such as Male,Young Young; "" for none."""
+    columns: tuple[str, ...] = ()
+    """What those of each column have as well: attributes likewise, or a class each."""
+    output: Output = None
+    """The picture; by default traverse.png here."""
+    n: int | None = None
+    """Codes, each with all the rows; by default 1 with attributes, 10 with classes."""
+    seed: int = 0
+    """Of the codes."""
+
+    def run(self) -> None:
+        from ali_fast import load, traverse
+
+        at_least(1, n=1 if self.n is None else self.n)
+        sheet = traverse.sheet(load(self.directory), self.rows, self.columns, codes=self.n, seed=self.seed)
+        draw(sheet, self.output or Path("traverse.png"))
+
+
+@dataclass(frozen=True)
+class Encode:
+    """Infer the codes of images: an .npz with mu and log_sigma, float32 [N, L], and the file names."""
+
+    directory: Annotated[Positional[Path], arg(metavar="RUN")]
+    """A run directory, or an export."""
+    images: Positional[tuple[Path, ...]]
+    """Image files or directories of them; scaled and centre-cropped to the model's size."""
+    output: Annotated[Path, arg(aliases=["-o"])] = Path("codes.npz")
+    """Where the codes go."""
+    y: str | None = None
+    """Of a conditional run: the class, or the attributes with commas between, of all images."""
+
+    def run(self) -> None:
+        import numpy as np
+
+        from ali_fast import load
+        from ali_fast.pictures import list_pictures, read_pictures
+
+        if not self.images:
+            raise InputError("encode needs image files or directories after RUN")
+        ali, files = load(self.directory), list_pictures(self.images)
+        codes = ali.encode(read_pictures(files, ali.image_shape), told(ali, self.y, len(files)))
+        with open(self.output, "wb") as file:  # np.savez would append .npz to another name
+            np.savez(file, mu=codes.mu.numpy(), log_sigma=codes.log_sigma.numpy(), files=[str(f) for f in files])
+        print(f"codes of {len(files)} images in {self.output}")
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write the newest checkpoint's networks to RUN/export as safetensors and a config.json."""
+
+    directory: Annotated[Positional[Path], arg(metavar="RUN")]
+    """A run directory."""
+
+    def run(self) -> None:
+        from ali_fast.api import export
+
+        print(f"exported to {export(self.directory)}")
+
+
+def draw(sheet: Any, path: Path) -> None:
+    from ali_fast.figures import write_png
+
+    write_png(sheet, path)
+    print(f"drawn: {path}")
+
+
+def told(ali: Any, text: str | None, count: int) -> Any:
+    """y uint8 [count, K] of images that all have what `text` names; None where nothing is said."""
+    if text is None:
+        return None
+    if ali.condition is None:
+        raise InputError(f"--y {text}: only a conditional run is told anything of its images")
+    return ali.condition.rows([ali.condition.parse(text)] * count)
+
+
+def asked(ali: Any, run: Path, count: int) -> Any:
+    """y of `count` images to be drawn by a conditional run: all classes in turn, or validation images' attributes."""
+    if ali.condition is None:
+        return None
+    from ali_fast.data.device import y_of
+
+    known = y_of(validation(run, count)) if ali.condition.kind == "attributes" else None
+    return ali.condition.in_turn(count, known)
+
+
+def originals_for(ali: Any, run: Path, images: tuple[Path, ...], most: int, text: str | None) -> tuple[Any, Any]:
+    """uint8 [at most `most`, H, W, C], the files given, else the run's first validation images; and, for a conditional
+    run, their y: what `text` says, else the validation images' own."""
+    from ali_fast.data.device import y_of
+    from ali_fast.pictures import list_pictures, read_pictures
+
+    if images:
+        pictures = read_pictures(list_pictures(images)[:most], ali.image_shape)
+        return pictures, told(ali, text, len(pictures))
+    samples = validation(run, most)
+    own = None if ali.condition is None else y_of(samples)
+    return samples.images.numpy(), own if text is None else told(ali, text, len(samples.images))
+
+
+def validation(run: Path, most: int) -> Any:
+    """The first images, at most `most`, that the run is validated on, and what is known of them."""
+    from ali_fast.run_directory import RunDirectory
+    from ali_fast.train import first_samples
+
+    trained = RunDirectory(run).read_config()
+    split = presets.resolve(trained.dataset, trained.preset).valid_split
+    return first_samples(trained.data_dir, trained.dataset, split, most)
