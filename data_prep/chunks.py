@@ -7,6 +7,7 @@ whole with one error.
 from __future__ import annotations
 
 import ctypes
+import gc
 import math
 import mmap
 import multiprocessing
@@ -191,6 +192,7 @@ def _work(job: _Job, pipe: Connection, reading: np.ndarray, parent: int) -> None
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no worker outlives a killed parent
     if os.getppid() != parent:
         os._exit(1)
+    gc.freeze()  # what the parent had, torch maybe, is not to be gone through (and copied) again and again
     while True:
         start = pipe.recv()
         try:
