@@ -73,6 +73,7 @@ def _train(
     conditions = {
         "image_shape": list(loader.manifest.shape),
         "train_images": loader.manifest.count,
+        "train_sha256": loader.manifest.sha256[:16],
         "dtype": str(dtype),
     }
     labelled, test = None, None
@@ -286,8 +287,8 @@ def restore(step: Step, run: RunDirectory, conditions: dict[str, Any], console: 
         return 0.0, False
     path, state = found
     checkpoint.check_same_network(state["step"]["model"], step.model.state_dict(), path)
-    was = state["conditions"]
-    if differing := [f"{k}: {was.get(k)} -> {v}" for k, v in conditions.items() if was.get(k) != v]:
+    was = conditions | state["conditions"]  # what an older version did not write down is not compared
+    if differing := [f"{k}: {was[k]} -> {v}" for k, v in conditions.items() if was[k] != v]:
         raise InputError(
             f"{path} was trained under other conditions ({'; '.join(differing)}): "
             f"bring those back, or give another --run-dir"

@@ -1,6 +1,7 @@
 """Real runs on the digits: stopped, killed, resumed, lengthened, diverged. Eager, one thread, small batches."""
 
 import contextlib
+import dataclasses
 import inspect
 import json
 import multiprocessing
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from ali_fast import checkpoint, cli, metrics
-from ali_fast.data.schema import beton_path
+from ali_fast.data.schema import beton_path, manifest_path, read_manifest
 
 STEPS = 80
 TIMES = {"seconds", "images_per_second", "step_ms", "data_wait_share"}  # what may differ between equal runs
@@ -334,6 +335,28 @@ def test_checkpoint_of_another_network(data, tmp_path, capsys):
         assert err.count("\n") == 1
         assert "checkpoint of another network" in err
         assert name in err
+
+
+@pytest.mark.usefixtures("quick")
+def test_other_data_than_the_run_began_with_is_refused(tmp_path, capsys):
+    data, run = tmp_path / "data", tmp_path / "run"
+    for steps in (1, 2):  # prepared twice from one source it is the same data
+        assert cli.main(["prepare", "digits", "--force", "--data-dir", str(data)]) == 0
+        assert cli.main(command(data, run, steps=steps)) == 0
+    beton = beton_path(data, "digits", "train")
+    manifest = read_manifest(beton)
+    manifest_path(beton).write_text(dataclasses.replace(manifest, sha256="0" * 64).to_json())
+    capsys.readouterr()
+    code, err = in_process(command(data, run, steps=3), capsys)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert f"trained under other conditions (train_sha256: {manifest.sha256[:16]} -> {'0' * 16})" in err
+    newest = checkpoint.list_checkpoints(run / "checkpoints")[0]
+    state = checkpoint.read(newest)
+    del state["conditions"]["train_sha256"]  # as the versions wrote it that did not compare
+    torch.save(state, newest)
+    assert cli.main(command(data, run, steps=3)) == 0
+    assert final(run)["conditions"]["train_sha256"] == "0" * 16
 
 
 @pytest.mark.usefixtures("quick")
