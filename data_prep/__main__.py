@@ -1,4 +1,4 @@
-"""`python -m data_prep DATASET`: the same as `ali-fast prepare DATASET`."""
+"""`python -m data_prep DATASET`: the same as `ali-fast prepare DATASET`, which alone knows a folder's presets."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ali_fast.data.schema import prepare_command
 from ali_fast.errors import InputError
 from data_prep.images import SUFFIXES, decode_square
 from data_prep.located import Loose, Names
@@ -42,7 +43,8 @@ def open_source(
         what = "" if source is None else f"; {source} is not one"
         raise InputError(f"folder needs --source, a folder of images{what}")
     if size is None:
-        raise InputError("folder needs --preset, the one to be trained: its images are resized to what it takes")
+        line = prepare_command(downloads)  # it is where a beton would be
+        raise InputError(f"folder needs --preset, the one to be trained: images are resized to what it takes: {line}")
     if not 1 <= size <= 1024 or channels not in (1, 3):
         raise InputError(f"size {size}, channels {channels}: 1 to 1024, and 1 or 3, are accepted")
     if not (0 < valid_fraction < 1 and 0 < test_fraction < 1 and valid_fraction + test_fraction < 1):

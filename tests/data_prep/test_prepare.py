@@ -190,6 +190,12 @@ def test_the_program(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("data_prep: there is no data set 'mnist'")
 
 
+def test_the_program_says_what_prepares_a_folder(tmp_path, capsys):
+    assert __main__.main(["folder", "--source", str(tmp_path), "--data-dir", str(tmp_path / "data")]) == 2
+    line = f"ali-fast prepare folder --source FOLDER --preset PRESET --data-dir {tmp_path / 'data'}\n"
+    assert capsys.readouterr().err.endswith(f"images are resized to what it takes: {line}")
+
+
 @pytest.mark.parametrize("dataset", data_prep.DATASETS)
 def test_every_data_set_has_its_module(dataset):
     module = __import__(f"data_prep.{dataset.replace('-', '_')}", fromlist=["open_source"])
