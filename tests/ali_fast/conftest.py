@@ -53,6 +53,19 @@ def small_model(name: str, dtype: torch.dtype = torch.float64, kernels: str = "e
     return model.to(dtype).train()
 
 
+CELEBA = """5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose
+Black_Hair Blond_Hair Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses
+Goatee Gray_Hair Heavy_Makeup High_Cheekbones Male Mouth_Slightly_Open Mustache Narrow_Eyes
+No_Beard Oval_Face Pale_Skin Pointy_Nose Receding_Hairline Rosy_Cheeks Sideburns Smiling
+Straight_Hair Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_Lipstick Wearing_Necklace Wearing_Necktie Young"""
+
+
+@pytest.fixture
+def celeba_names() -> tuple[str, ...]:
+    """The second line of list_attr_celeba.txt."""
+    return tuple(CELEBA.split())
+
+
 @pytest.fixture(params=SMALL)
 def kind(request) -> str:
     return request.param

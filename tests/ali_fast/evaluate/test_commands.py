@@ -28,16 +28,20 @@ def data(tmp_path_factory):
     return directory
 
 
-def make_run(path, data, classes=None, **options):
+def make_run(path, data, classes=None, y_dim=None, **options):
     directory = RunDirectory(path)
     config = TrainConfig(dataset="digits", run_dir=path, data_dir=data, **options).resolved()
     with directory.locked():
         directory.adopt(config)
     preset = presets.resolve("digits")
-    model = ALI(preset.architecture, kernels.resolve("eager", "cpu"), config.objective, classes=classes)
+    model = ALI(preset.architecture, kernels.resolve("eager", "cpu"), config.objective, classes=classes, y_dim=y_dim)
     generator = torch.Generator().manual_seed(0)
     model.load_state_dict({k: torch.rand(t.shape, generator=generator) * 0.3 for k, t in model.state_dict().items()})
     conditions = {"image_shape": [8, 8, 1], "classes": classes}
+    if y_dim is not None:
+        conditions["condition"] = {"kind": "classes", "names": list(map(str, range(y_dim)))}
+        centred = {k: t if "running_var" in k else t - 0.15 for k, t in model.state_dict().items()}
+        model.load_state_dict(centred)  # else every pixel is white, whatever it is told
     state = {"step": {"model": model.state_dict(), "steps": 12}, "conditions": conditions, "seconds": 1.0}
     checkpoint.save(directory.checkpoints, 12, state, keep=3)
     return path
@@ -119,6 +123,45 @@ def test_classes_beside_labels_alone(tmp_path, data, capsys, monkeypatch):
     assert 0 < numbers["labels_alone"]["test_error"] <= 1
 
 
+@pytest.fixture
+def conditional(tmp_path, data):
+    return make_run(tmp_path / "conditional", data, y_dim=10, objective="conditional")
+
+
+def test_condition_of_weights_that_learned_none(conditional, data, capsys):
+    assert evaluate(conditional, "--task", "condition", "--samples", 200) == 0
+    printed = capsys.readouterr().out
+    numbers = json.loads((conditional / "evaluation" / "condition.json").read_text())["numbers"]
+    assert f"classifier of real images with {100 * numbers['classifier_accuracy']:.2f} % test accuracy" in printed
+    ours, others, real = numbers["sets"]
+    assert ours["all"] < 0.3
+    assert others["all"] < 0.3
+    assert real["all"] == pytest.approx(numbers["classifier_accuracy"])
+    test = BetonLoader(beton_path(data, "digits", "test"), batch_size=1).read_all()
+    shares = np.bincount(test.labels) / len(test.labels)
+    assert sum(share * each for share, each in zip(shares, real["each"], strict=True)) == pytest.approx(real["all"])
+    assert len(printed.splitlines()) >= 3 + 1 + 10
+
+
+def test_a_conditional_run_is_told_the_labels_of_test_images(conditional, data):
+    assert evaluate(conditional, "--task", "reconstruction") == 0
+    found = json.loads((conditional / "evaluation" / "reconstruction.json").read_text())["numbers"]["sets"][0]["pixels"]
+    test = BetonLoader(beton_path(data, "digits", "test"), batch_size=1).read_all()
+    ali = ali_fast.load(conditional)
+    assert found == pytest.approx(ali.reconstruction_error(test.images, test.labels))
+    assert found != pytest.approx(ali.reconstruction_error(test.images, (test.labels + 1) % 10))
+    assert evaluate(conditional, "--task", "frechet", "--samples", 50) == 0
+    sets = json.loads((conditional / "evaluation" / "frechet.json").read_text())["numbers"]["sets"]
+    assert [s["set"] for s in sets] == ["samples", "training images (50)", "reconstructions"]
+
+
+def test_an_svm_would_find_what_a_conditional_encoder_was_told(conditional, capsys):
+    assert evaluate(conditional, "--task", "svm", "--labels", 50) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "a conditional encoder is told what the SVM is to find; evaluate it by --task condition" in err
+
+
 def make_set(data, name, splits, classes=()):
     def read(i):
         image = np.random.default_rng(i).integers(0, 256, (8, 8, 1), dtype=np.uint8)
@@ -149,6 +192,7 @@ ALL = ("train", "valid", "test")
         (ALL, "ab", "svm", ["--labels", 200], "class 'a' has 60 labelled images; take at most 120"),
         (ALL, "abc", "svm", ["--labels", 100], "must be a multiple of the 3 classes"),
         (ALL, "ab", "classes", [], "this is a run of ali; evaluate one of semi-supervised"),
+        (ALL, "ab", "condition", [], "this is a run of ali; evaluate one of conditional"),
         (ALL, "ab", "svm", ["--draws", 0], "--draws 0: must be at least 1"),
         (ALL, "ab", "svm", ["--inception-weights", "w.pth"], "--inception-weights is for --task frechet"),
     ],
