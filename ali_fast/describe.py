@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ali_fast.arch import Architecture, Layout
+from ali_fast.arch import EMBEDDING, Architecture, Layout
+from ali_fast.players import PLAYERS
 from ali_fast.presets import Preset
 
 NETWORKS = {
@@ -35,7 +36,8 @@ _HEADER = (
 
 def describe(preset: Preset) -> dict[str, Any]:
     """Every network's layers, parameters and multiply-adds for one image or code, as plain JSON values."""
-    architecture = preset.architecture
+    conditional = PLAYERS[preset.objective].conditional
+    architecture = preset.architecture.conditioned() if conditional else preset.architecture
     layouts = architecture.layouts()
     networks = {}
     for network, tables in NETWORKS.items():
@@ -48,6 +50,7 @@ def describe(preset: Preset) -> dict[str, Any]:
     return {
         "preset": preset.name,
         "dataset": preset.dataset,
+        "objective": preset.objective,
         "from_paper": preset.from_paper,
         "image": [architecture.image_channels, architecture.image_size, architecture.image_size],
         "z_dim": architecture.z_dim,
@@ -67,6 +70,7 @@ def _layer(place: Layout, architecture: Architecture) -> dict[str, Any]:
         "kernel": [row.kernel, row.kernel],
         "strides": [row.stride, row.stride],
         "maps": row.maps,
+        "condition": row.condition,
         "batch_norm": row.norm,
         "dropout": row.dropout,
         "dropout_site": row.dropout_site,
@@ -97,6 +101,12 @@ def to_text(description: dict[str, Any]) -> str:
         lines.append(
             f"{network}: {totals['parameters']:,} parameters, {totals['multiply_adds']:,} multiply-adds an image"
         )
+    if PLAYERS[description["objective"]].conditional:
+        lines += [
+            "",
+            f"y: the condition, embedded linearly in {EMBEDDING} channels that E, G and D share; the embedding's own "
+            f"{EMBEDDING} parameters for each class or attribute are not in the totals",
+        ]
     lines += [
         "",
         f"total: {description['parameters']:,} parameters, {description['multiply_adds']:,} multiply-adds",
@@ -110,7 +120,7 @@ def _cells(layer: dict[str, Any]) -> tuple[str, ...]:
         nonlinearity += f" {layer['slope']:g}"
     dropout = f"{layer['dropout']:g}" + (" before maxout" if layer["dropout_site"] == "before_maxout" else "")
     return (
-        "  " + layer["operation"],
+        "  " + layer["operation"] + (", with y" if layer["condition"] else ""),
         "x".join(map(str, layer["kernel"])),
         "x".join(map(str, layer["strides"])),
         str(layer["maps"]),

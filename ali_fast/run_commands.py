@@ -223,9 +223,10 @@ def originals_for(ali: Any, run: Path, images: tuple[Path, ...], most: int, text
 
 def validation(run: Path, most: int) -> Any:
     """The first images, at most `most`, that the run is validated on, and what is known of them."""
+    from ali_fast.data.loader import first_samples
+    from ali_fast.data.schema import beton_path
     from ali_fast.run_directory import RunDirectory
-    from ali_fast.train import first_samples
 
     trained = RunDirectory(run).read_config()
     split = presets.resolve(trained.dataset, trained.preset).valid_split
-    return first_samples(trained.data_dir, trained.dataset, split, most)
+    return first_samples(beton_path(trained.data_dir, trained.dataset, split), most)

@@ -12,7 +12,6 @@ import dataclasses
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import nvtx
@@ -25,7 +24,7 @@ from ali_fast.condition import Condition
 from ali_fast.config import TrainConfig
 from ali_fast.data.device import y_of
 from ali_fast.data.labelled import Labelled, labelled_subset
-from ali_fast.data.loader import BetonLoader, HostBatch
+from ali_fast.data.loader import BetonLoader, first_samples
 from ali_fast.data.resident import resident_bytes
 from ali_fast.data.schema import DamagedError, NotPreparedError, beton_path
 from ali_fast.data.source import Batch, Source
@@ -66,7 +65,7 @@ def _train(
     config: TrainConfig, preset: Preset, where: torch.device, run: RunDirectory, console: Console
 ) -> dict[str, Any]:
     loader = open_training_data(config, preset)
-    valid = first_samples(config.data_dir, config.dataset, preset.valid_split, FIXED_IMAGES)
+    valid = first_samples(beton_path(config.data_dir, config.dataset, preset.valid_split), FIXED_IMAGES)
     dtype, why = decide.dtype(config.amp, where)
     if decide.SLOW_BF16 in why:
         console.print(f"warning: {why}")
@@ -187,12 +186,6 @@ def open_training_data(config: TrainConfig, preset: Preset) -> BetonLoader:
     return loader
 
 
-def first_samples(data_dir: Path, dataset: str, split: str, most: int) -> HostBatch:
-    """The first images of a split, at most `most`, in file order, and what is known of them."""
-    loader = BetonLoader(beton_path(data_dir, dataset, split), batch_size=1)
-    return loader.read(0, min(most, loader.manifest.count))
-
-
 def build_step(
     config: TrainConfig,
     preset: Preset,
@@ -216,7 +209,7 @@ def build_step(
         classes=None if labelled is None else len(loader.manifest.classes),
         y_dim=None if condition is None else len(condition.names),
     )
-    x = to_x(some_images(loader, BIAS_IMAGES), preset.architecture.image_size)
+    x = to_x(loader.some_images(BIAS_IMAGES), preset.architecture.image_size)
     model.initialize(torch.Generator().manual_seed(config.seed), mean_log_odds(x))
     if decoder is not None:
         model.decoder.load_state_dict(decoder)
@@ -270,11 +263,6 @@ def frozen_decoder(config: TrainConfig, preset: Preset, run: RunDirectory) -> di
             f"name a run of that preset, or train with the run's own by --preset"
         )
     return trained.decoder.state_dict()
-
-
-def some_images(loader: BetonLoader, count: int) -> Tensor:
-    """The first `count` of epoch 0's order, which knows no classes: uint8 [at most count, H, W, C]."""
-    return torch.cat([loader.read(i, i + 1).images for i in loader.order.epoch(0)[:count].tolist()])
 
 
 def restore(step: Step, run: RunDirectory, conditions: dict[str, Any], console: Console) -> tuple[float, bool]:

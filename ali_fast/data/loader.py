@@ -89,6 +89,16 @@ class BetonLoader:
         self.beton.check_unchanged()
         return _batch(arrays)
 
+    def some_images(self, count: int) -> torch.Tensor:
+        """The first `count` of epoch 0's order, which knows no classes: uint8 [at most count, H, W, C]."""
+        return torch.cat([self.read(i, i + 1).images for i in self.order.epoch(0)[:count].tolist()])
+
+
+def first_samples(path: Path, most: int) -> HostBatch:
+    """The first samples of a split, at most `most`, in file order. Raises InputError as BetonLoader."""
+    loader = BetonLoader(path, batch_size=1)
+    return loader.read(0, min(most, loader.manifest.count))
+
 
 def _batch(arrays: dict[str, torch.Tensor]) -> HostBatch:
     images = arrays["image"] if "image" in arrays else torch.cat([arrays["x0"], arrays["x1"]], dim=1)

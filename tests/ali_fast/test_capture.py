@@ -63,6 +63,21 @@ def test_resident_samples_by_number_under_a_graph(make_small, kind):
     assert equal(streamed, resident)
 
 
+@pytest.mark.parametrize("held", [False, True])
+def test_y_goes_with_its_images_under_a_graph(make_small, kind, held):
+    y = torch.randint(5, (20,), device="cuda")
+    steps = []
+    for graph in (False, True):
+        model = make_small(kind, torch.float32, "triton", objective="conditional", y_dim=5).cuda()
+        samples = images(model, 20)
+        more = {"samples": samples, "samples_y": y} if held else {}
+        steps.append(Step(model, learning_rate=1e-3, compile=False, cuda_graph=graph, **more))
+        torch.manual_seed(1)
+        for rows in torch.arange(STEPS * 8).view(STEPS, 8).cuda() % 20:
+            steps[-1](*((rows,) if held else (samples[rows], y[rows])))
+    assert equal(*steps)
+
+
 def test_a_changed_learning_rate_reaches_the_replays(make_small):
     steps = [make_step(make_small, "maxout", compile=False, cuda_graph=graph) for graph in (False, True)]
     for step in steps:

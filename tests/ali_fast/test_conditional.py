@@ -16,6 +16,7 @@ import ali_fast
 from ali_fast import arch, checkpoint, cli, presets
 from ali_fast.condition import Condition, to_y
 from ali_fast.config import TrainConfig
+from ali_fast.data.loader import first_samples
 from ali_fast.data.schema import beton_path
 from ali_fast.errors import InputError
 from ali_fast.inference import Inference
@@ -237,11 +238,9 @@ def test_what_the_run_draws(digits, tmp_path):
 
 
 def test_reconstructions_have_their_own_y(digits):
-    from ali_fast.train import first_samples
-
     run = digits / "run"
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-    valid = first_samples(digits / "data", "digits", "valid", 100)
+    valid = first_samples(beton_path(digits / "data", "digits", "valid"), 100)
     ali = ali_fast.load(run)
     assert line["reconstruction_error"] == pytest.approx(ali.reconstruction_error(valid.images, valid.labels))
     assert line["reconstruction_error"] != ali.reconstruction_error(valid.images, (valid.labels + 1) % 10)

@@ -32,6 +32,17 @@ def test_totals_are_the_layers(preset):
         assert f"{network}: {description[network]['parameters']:,} parameters" in text
 
 
+def test_conditional_layers_take_256_channels_more():
+    """Of E's last layer, G's first and D(x, z)'s first; the embedding itself depends on the data set."""
+    plain, told = (describe.describe(presets.resolve("celeba", objective=name)) for name in ("ali", "conditional"))
+    more = {network: told[network]["parameters"] - plain[network]["parameters"] for network in describe.NETWORKS}
+    assert more == {"encoder": 256 * 512, "decoder": 256 * 512 * 4 * 4, "discriminator": 256 * 2048}
+    assert told["batch_size"] == 128
+    assert describe.to_text(told).count("convolution, with y") == 3
+    assert "y: the condition, embedded linearly in 256 channels" in describe.to_text(told)
+    assert "with y" not in describe.to_text(plain)
+
+
 def test_a_layer_as_the_appendix_has_it():
     layer = describe.describe(presets.resolve("cifar10"))["discriminator"]["layers"][1]
     assert layer["operation"] == "convolution"
