@@ -15,7 +15,7 @@ Normals: element i has counter i; words 0 and 1 give one normal by Box-Muller as
 
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -95,20 +95,46 @@ def kept_scale(threshold: int) -> float:
     return 1.0 / (1.0 - threshold / 65536)
 
 
+def packed_keep(seed: Tensor, groups: int, threshold: int) -> Tensor:
+    """Dropout decisions, 0 or 1, of `groups` groups of eight channels, as the bytes of int64 [groups]. seed: int64 []."""
+    counter = torch.arange(groups, dtype=torch.int64, device=seed.device)
+    carry = 65536 - threshold  # uniform + carry reaches 2^16 exactly where uniform >= threshold
+    words = philox4x32(seed, counter)
+    low = [((word & 0xFFFF) + carry) >> 16 << 16 * i for i, word in enumerate(words)]
+    high = [(word + (carry << 16)) >> 32 << 16 * i + 8 for i, word in enumerate(words)]
+    return functools.reduce(operator.or_, low + high)
+
+
+@torch.library.custom_op("csrc_triton::packed_keep", mutates_args=(), device_types="cpu")
+def packed_keep_on_cpu(seed: Tensor, groups: int, threshold: int) -> Tensor:
+    """`packed_keep` as one compiled loop for every site of a compiled step.
+
+    Inductor's C++ of the ten rounds takes a compiler seconds, which each site of its own would cost again.
+    """
+    with torch.no_grad():
+        return _compiled_packed_keep()(seed, groups, threshold)
+
+
+@packed_keep_on_cpu.register_fake
+def _(seed: Tensor, groups: int, threshold: int) -> Tensor:
+    return seed.new_empty(groups)
+
+
+@functools.cache
+def _compiled_packed_keep() -> Callable[[Tensor, int, int], Tensor]:
+    return torch.compile(packed_keep, fullgraph=True, dynamic=True)
+
+
 def channel_keep(seeds: Tensor, slot: int, threshold: int, shape: Sequence[int]) -> Tensor:
     """Dropout decisions for an [N, C, H, W] map: uint8 0 or 1, channels-last memory.
 
-    The eight decisions of a group are packed as the bytes of one int64 and viewed: the words are computed once,
-    whatever a compiler fuses this with. uint8, because Inductor's CPU code reads it in vectors and bool one by one.
+    The eight decisions of a group are packed and viewed: the words are computed once, whatever a compiler fuses this
+    with. uint8, because Inductor's CPU code reads it in vectors and bool one by one.
     """
     n, c, h, w = shape
     groups = -(-c // 8)
-    counter = torch.arange(n * h * w * groups, dtype=torch.int64, device=seeds.device)
-    carry = 65536 - threshold  # uniform + carry reaches 2^16 exactly where uniform >= threshold
-    words = philox4x32(seeds[slot], counter)
-    low = [((word & 0xFFFF) + carry) >> 16 << 16 * i for i, word in enumerate(words)]
-    high = [(word + (carry << 16)) >> 32 << 16 * i + 8 for i, word in enumerate(words)]
-    keep = functools.reduce(operator.or_, low + high).view(torch.uint8).reshape(n, h, w, groups * 8)
+    pack = packed_keep_on_cpu if seeds.device.type == "cpu" and torch.compiler.is_compiling() else packed_keep
+    keep = pack(seeds[slot], n * h * w * groups, threshold).view(torch.uint8).reshape(n, h, w, groups * 8)
     return keep[..., :c].permute(0, 3, 1, 2)
 
 

@@ -96,6 +96,7 @@ def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> It
     if amp:
         yield ours(f"AMP ({str(low).removeprefix('torch.')})", compile=False)
     if device.type == "cpu":
+        yield ours("compiled, Inductor's own kernels")
         yield ours("compiled (as train)", spec=auto)
         return
     for options in capture.OPTION_SETS:

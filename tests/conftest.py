@@ -10,6 +10,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # `pytest -n 2`: one core each, and so 
 
 import torch
 
+ONE_PROCESS = ("aot", "interpreter")  # folders whose tests share what one process made
+
+
+def pytest_itemcollected(item):
+    """With `pytest -n 2 --dist loadgroup` such a folder's tests stay together."""
+    if item.path.parent.name in ONE_PROCESS:
+        item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+
 
 def pytest_collection_modifyitems(items):
     """Tests that need a GPU are skipped where there is none; `pytest -m gpu` runs only them."""

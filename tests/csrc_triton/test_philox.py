@@ -69,6 +69,19 @@ def test_compiled_twin_is_the_eager_one():
             assert torch.equal(eager, compiled) and eager.stride() == compiled.stride()
 
 
+@pytest.mark.parametrize("groups", [15, 16, 37, 1000])
+@pytest.mark.parametrize("threshold", [2, 13107, 65535])
+def test_the_compiled_loop_of_every_site(groups, threshold):
+    seed = torch.tensor(-5 * 2**33 + 11)
+    packed = philox.packed_keep(seed, groups, threshold)
+    assert torch.equal(philox.packed_keep_on_cpu(seed, groups, threshold), packed)
+
+
+def test_a_compiled_loop_survives_what_a_step_does_around_it():
+    """Fake tensors, tracing with symbols, gradients on and off."""
+    torch.library.opcheck(philox.packed_keep_on_cpu, (torch.tensor(3), 37, 13107))
+
+
 def test_layout_of_the_decisions():
     """Channel 8g + 2w + h of row r is decided by half h of word w of counter r * ceil(C / 8) + g."""
     n, c, h, w = 2, 11, 3, 2

@@ -45,10 +45,14 @@ if INSIDE:
 
 else:
 
+    def name(item):
+        """Its node id, without the group that xdist appends."""
+        return item.nodeid.split("@")[0]
+
     @pytest.fixture(scope="session")
     def interpreted(request, tmp_path_factory):
         """What became of every test of this folder in the interpreter's process."""
-        chosen = [item.nodeid for item in request.session.items if HERE in item.path.parents]
+        chosen = [name(item) for item in request.session.items if HERE in item.path.parents]
         report = tmp_path_factory.mktemp("interpreter") / "report.json"
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=short", *chosen]
         environment = {**os.environ, "TRITON_INTERPRET": "1", REPORT: str(report)}
@@ -66,7 +70,7 @@ else:
     @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(pyfuncitem):
         outcome = pyfuncitem.funcargs["interpreted"]
-        assert pyfuncitem.nodeid in outcome["ran"], "the interpreter's pytest did not run this test"
-        if pyfuncitem.nodeid in outcome["failures"]:
-            pytest.fail(outcome["failures"][pyfuncitem.nodeid], pytrace=False)
+        assert name(pyfuncitem) in outcome["ran"], "the interpreter's pytest did not run this test"
+        if name(pyfuncitem) in outcome["failures"]:
+            pytest.fail(outcome["failures"][name(pyfuncitem)], pytrace=False)
         return True
