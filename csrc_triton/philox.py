@@ -96,7 +96,7 @@ def kept_scale(threshold: int) -> float:
 
 
 def packed_keep(seed: Tensor, groups: int, threshold: int) -> Tensor:
-    """Dropout decisions, 0 or 1, of `groups` groups of eight channels, as the bytes of int64 [groups]. seed: int64 []."""
+    """Dropout decisions, 0 or 1, of `groups` groups of eight channels: the bytes of int64 [groups]. seed: int64 []."""
     counter = torch.arange(groups, dtype=torch.int64, device=seed.device)
     carry = 65536 - threshold  # uniform + carry reaches 2^16 exactly where uniform >= threshold
     words = philox4x32(seed, counter)
