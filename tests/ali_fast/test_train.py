@@ -27,6 +27,15 @@ context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["ali_fast.train", "ali_fast.data.ffcv_stream", "torch.utils.tensorboard"])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_server_left():
+    """The server is killed: at its own exit it waits for ever for threads of TBB that only its parent had."""
+    yield
+    with context.Pool(1) as pool:
+        server = pool.apply(os.getppid)
+    os.kill(server, signal.SIGKILL)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("data")
