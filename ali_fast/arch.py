@@ -188,7 +188,7 @@ def embedding() -> Row:
     """Of a condition y, K values on one pixel.
 
     Without a bias, which would say nothing of y: the authors' stays at 0. One that learned was a shift that E, G and D
-    felt at once and 256 times over: on the digits the decoder collapsed with it, and never without.
+    felt at once and 256 times over: on the digits the decoder collapsed with it, and not without.
     """
     return conv(1, 1, EMBEDDING, activation="linear")
 
