@@ -187,8 +187,8 @@ def codes(z_dim: int) -> Row:
 def embedding() -> Row:
     """Of a condition y, K values on one pixel.
 
-    Without a bias, which would say nothing of y: the authors' stays at 0. One that learned was a shift that E, G and D
-    felt at once and 256 times over: on the digits the decoder collapsed with it, and not without.
+    Without a bias, which would say nothing of y: the authors' stays at 0. One that learned would shift what E, G and D
+    take all at once; on the digits the decoder was still collapsed after 1,000 steps with it.
     """
     return conv(1, 1, EMBEDDING, activation="linear")
 

@@ -222,11 +222,16 @@ def originals_for(ali: Any, run: Path, images: tuple[Path, ...], most: int, text
 
 
 def validation(run: Path, most: int) -> Any:
-    """The first images, at most `most`, that the run is validated on, and what is known of them."""
+    """The first images, at most `most`, that the run is validated on, and what is known of them.
+
+    Raises InputError for an export, which does not know them.
+    """
     from ali_fast.data.loader import first_samples
     from ali_fast.data.schema import beton_path
     from ali_fast.run_directory import RunDirectory
 
+    if (run / "decoder.safetensors").exists():
+        raise InputError(f"{run} is an export, without validation images: give images, or --y to sample, or its run")
     trained = RunDirectory(run).read_config()
     split = presets.resolve(trained.dataset, trained.preset).valid_split
     return first_samples(beton_path(trained.data_dir, trained.dataset, split), most)

@@ -384,11 +384,23 @@ def test_celeba_from_its_published_files_to_figure_7(published_celeba, tmp_path,
     wanted = ["--rows", "Male,Bald", "Young", "--columns", "", "Smiling", "--n", "2", "-o", str(tmp_path / "n.png")]
     assert cli.main(["traverse", str(run), *wanted]) == 0
     assert Image.open(tmp_path / "n.png").size == (2 * 66 + 2, 4 * 66 + 2)
-    capsys.readouterr()
-    assert cli.main(["traverse", str(run), "--rows", "Male,Old"]) == 2
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert "no attribute 'Old'; there are: 5_o_Clock_Shadow, Arched_Eyebrows, " in err
+    assert cli.main(["export", str(run)]) == 0
+    assert cli.main(["sample", str(run / "export"), "--y", "Male,Young", "-o", str(tmp_path / "s.png")]) == 0
+    refusals = {
+        (
+            "traverse",
+            str(run),
+            "--rows",
+            "Male,Old",
+        ): "no attribute 'Old'; there are: 5_o_Clock_Shadow, Arched_Eyebrows, ",
+        ("sample", str(run / "export")): "export is an export, without validation images",
+    }
+    for arguments, says in refusals.items():
+        capsys.readouterr()
+        assert cli.main(list(arguments)) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert says in err
 
 
 @pytest.mark.slow

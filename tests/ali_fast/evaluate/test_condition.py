@@ -100,8 +100,8 @@ def test_a_decoder_that_copies_y_obeys_and_one_that_ignores_it_does_not(conditio
 
 @pytest.mark.slow
 def test_digits_learn_to_obey(tmp_path):
-    """A few hundred steps: far from a finished run, and far from chance, which is 10 %."""
-    flags = ["--data-dir", tmp_path / "data", "--run-dir", tmp_path / "run", "--steps", 900, "--device", "cpu"]
+    """A hundred epochs: far from a finished run, and far from chance, which is 10 %."""
+    flags = ["--data-dir", tmp_path / "data", "--run-dir", tmp_path / "run", "--steps", 1200, "--device", "cpu"]
     arguments = ["train", "--dataset", "digits", "--objective", "conditional", "--no-compile", *map(str, flags)]
     assert cli.main(arguments) == 0
     assert cli.main(["evaluate", str(tmp_path / "run"), "--task", "condition", "--samples", "1000"]) == 0
