@@ -99,6 +99,7 @@ def test_a_decoder_that_copies_y_obeys_and_one_that_ignores_it_does_not(conditio
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_digits_learn_to_obey(tmp_path):
     """A hundred epochs: far from a finished run, and far from chance, which is 10 %."""
     flags = ["--data-dir", tmp_path / "data", "--run-dir", tmp_path / "run", "--steps", 1200, "--device", "cpu"]
@@ -109,4 +110,4 @@ def test_digits_learn_to_obey(tmp_path):
     ours, others, _ = numbers["sets"]
     assert numbers["classifier_accuracy"] > 0.9
     assert others["all"] == pytest.approx(0.1, abs=0.05)
-    assert ours["all"] > 0.5
+    assert ours["all"] > 0.4  # it was 0.68, and 0.78 after 1,080 steps with another stream of noise
