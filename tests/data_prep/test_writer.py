@@ -57,6 +57,7 @@ def child(body):
         pid = os.fork()
     if pid == 0:
         code = 1
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born without it
         try:
             body()
             code = 0
@@ -196,7 +197,7 @@ def test_a_dead_worker_is_an_error_that_names_its_image(path, within, at):
 
 def test_a_worker_killed_before_its_first_image_names_that(path, within, monkeypatch):
     monkeypatch.setattr(chunks, "_work", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-    with within(10), pytest.raises(InputError, match=r"^made, train, image (0|64): the process that read"):
+    with within(10), pytest.raises(InputError, match=r"^made, train, image (0|128): the process that read"):
         write(path, split_of(), workers=2)
 
 
