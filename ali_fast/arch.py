@@ -188,7 +188,7 @@ def embedding() -> Row:
     """Of a condition y, K values on one pixel.
 
     Without a bias, which would say nothing of y: the authors' stays at 0. One that learned would shift what E, G and D
-    take all at once; on the digits the decoder was still collapsed after 1,000 steps with it.
+    take all at once; on the digits the decoder collapsed with it.
     """
     return conv(1, 1, EMBEDDING, activation="linear")
 

@@ -10,8 +10,8 @@ through what `ali-fast prepare imagenet64` does, from there to the .beton.
 The rate of a core is by processor time, all processes' together: on a busy machine the clock measures the others.
 `decoding alone` is Pillow's JPEG decoder at the scale that is used, and nothing else: what is left to gain elsewhere.
 
-The aim, 500 images a second and core, is not reached on a Xeon at 2.5 GHz: libjpeg-turbo takes nearly 2 ms an
-image for its Huffman codes alone there. What was tried: profiles/results/2026-11-22-cpu/prepare-imagenet64.md.
+The aim, 500 images a second and core, is not reached on a Xeon at 2.5 GHz, where decoding alone is slower than that.
+What was tried: profiles/results/2026-11-22-cpu/prepare-imagenet64.md.
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ def processor_s() -> float:
 
 def decoding_rate(split: Split) -> float:
     """Images per second of processor time of the decoder alone, fed as it is in use."""
+    # `read` is typed as any callable; of imagenet64 it holds its images
     files = [split.read.images.read(index)[0] for index in range(min(split.count, DISTINCT))]  # type: ignore[attr-defined]
     start = time.process_time()
     for number in range(split.count):
