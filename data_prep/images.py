@@ -61,7 +61,7 @@ def decode_square(
     """The largest centred square, resized with antialiasing to uint8 [size, size, channels]; channels 1 or 3.
 
     A JPEG whose shorter side is at least four times `size` is decoded at 1/2, 1/4 or 1/8 through its DCT, never
-    below twice `size`; the result is within one gray level on average of decoding it whole, a quarter faster.
+    below twice `size`; the result is within one gray level on average of decoding it whole.
     `upright` applies the EXIF orientation.
     """
     with _faults(name):
