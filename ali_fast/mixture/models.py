@@ -1,7 +1,8 @@
 """The five models of section 4.5, R members each: which networks, which game, how to encode and decode.
 
 Points and codes are [R, B, 2]. `encode` and `decode` are for evaluation mode; `play` is one game in training mode.
-`eps` is the encoder's noise, `blur` [R, 2B, 2] noise on the points that D sees, or None.
+`eps` is the encoder's noise, `blur` [R, 2B, 2] noise on the points that D sees, or None; `penalty` [R, 1, 1] the
+weights of D's gradient penalty, or None.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ali_fast.mixture import games, nets
-from ali_fast.mixture.games import Outcome
+from ali_fast.mixture.games import Judged, Outcome
 from ali_fast.mixture.nets import Network, Sizes, Statistics
 
 
@@ -25,7 +26,9 @@ class Model(nn.Module):
         self.members, self.sizes = members, sizes
         self.decoder = nets.decoder(members, sizes)
 
-    def play(self, x: Tensor, z: Tensor, eps: Tensor, blur: Tensor | None, statistics: Statistics) -> Outcome:
+    def play(
+        self, x: Tensor, z: Tensor, eps: Tensor, blur: Tensor | None, penalty: Tensor | None, statistics: Statistics
+    ) -> Outcome:
         raise NotImplementedError
 
     def encode(self, x: Tensor, eps: Tensor) -> Tensor:
@@ -53,7 +56,8 @@ class Model(nn.Module):
                         module.weight[r].copy_(weight.normal_(0, std, generator=generator))
 
 
-def _joint(x: Tensor, x_tilde: Tensor, blur: Tensor | None) -> Tensor:
+def _points(x: Tensor, x_tilde: Tensor, blur: Tensor | None) -> Tensor:
+    """The joint batch's, as D sees them."""
     points = torch.cat([x, x_tilde], dim=1)
     return points if blur is None else points + blur
 
@@ -76,20 +80,23 @@ class Ali(Encoding):
         super().__init__(members, sizes)
         self.discriminator = nets.discriminator(members, sizes.x + sizes.z, sizes)
 
-    def play(self, x: Tensor, z: Tensor, eps: Tensor, blur: Tensor | None, statistics: Statistics) -> Outcome:
+    def play(
+        self, x: Tensor, z: Tensor, eps: Tensor, blur: Tensor | None, penalty: Tensor | None, statistics: Statistics
+    ) -> Outcome:
         return games.ali(
             lambda x: self.encoder(torch.cat([x, eps], dim=2), statistics),
             lambda z: self.decoder(z, statistics),
-            lambda x, x_tilde, z_hat, z: self.judge(_joint(x, x_tilde, blur), torch.cat([z_hat, z], dim=1)),
+            lambda x, x_tilde, z_hat, z: self.judge(_points(x, x_tilde, blur), torch.cat([z_hat, z], dim=1)),
             self.generator_parameters(),
             self.discriminator_parameters(),
             x,
             z,
+            penalty,
         )
 
-    def judge(self, x: Tensor, z: Tensor) -> Tensor:
-        """Logits [R, N] of pairs."""
-        return self.discriminator(torch.cat([x, z], dim=2), [])[:, :, 0]
+    def judge(self, x: Tensor, z: Tensor) -> Judged:
+        pairs = torch.cat([x, z], dim=2)
+        return Judged(self.discriminator(pairs, [])[:, :, 0], pairs)
 
 
 class Gan(Model):
@@ -99,15 +106,21 @@ class Gan(Model):
         super().__init__(members, sizes)
         self.discriminator = nets.discriminator(members, sizes.x, sizes)
 
-    def play(self, x: Tensor, z: Tensor, eps: Tensor, blur: Tensor | None, statistics: Statistics) -> Outcome:
+    def play(
+        self, x: Tensor, z: Tensor, eps: Tensor, blur: Tensor | None, penalty: Tensor | None, statistics: Statistics
+    ) -> Outcome:
         return games.gan(
             lambda z: self.decoder(z, statistics),
-            lambda x, x_tilde: self.discriminator(_joint(x, x_tilde, blur), [])[:, :, 0],
+            lambda x, x_tilde: self.judge(_points(x, x_tilde, blur)),
             self.generator_parameters(),
             self.discriminator_parameters(),
             x,
             z,
+            penalty,
         )
+
+    def judge(self, x: Tensor) -> Judged:
+        return Judged(self.discriminator(x, [])[:, :, 0], x)
 
 
 class Inverse(Encoding):
@@ -119,7 +132,9 @@ class Inverse(Encoding):
         super().__init__(members, sizes)
         self.decoder.freeze()
 
-    def play(self, x: Tensor, z: Tensor, eps: Tensor, blur: Tensor | None, statistics: Statistics) -> Outcome:
+    def play(
+        self, x: Tensor, z: Tensor, eps: Tensor, blur: Tensor | None, penalty: Tensor | None, statistics: Statistics
+    ) -> Outcome:
         return games.inverse(
             lambda x: self.encoder(torch.cat([x, eps], dim=2), statistics), self.decode, self.generator_parameters(), z
         )
@@ -132,15 +147,18 @@ class PostHoc(Ali):
         super().__init__(members, sizes)
         self.decoder.freeze()
 
-    def play(self, x: Tensor, z: Tensor, eps: Tensor, blur: Tensor | None, statistics: Statistics) -> Outcome:
+    def play(
+        self, x: Tensor, z: Tensor, eps: Tensor, blur: Tensor | None, penalty: Tensor | None, statistics: Statistics
+    ) -> Outcome:
         return games.post_hoc(
             lambda x: self.encoder(torch.cat([x, eps], dim=2), statistics),
             self.decode,
-            lambda x, x_tilde, z_hat, z: self.judge(_joint(x, x_tilde, blur), torch.cat([z_hat, z], dim=1)),
+            lambda x, x_tilde, z_hat, z: self.judge(_points(x, x_tilde, blur), torch.cat([z_hat, z], dim=1)),
             self.generator_parameters(),
             self.discriminator_parameters(),
             x,
             z,
+            penalty,
         )
 
 
@@ -155,7 +173,9 @@ class Vae(Model):
         mu, log_sigma = self.encoder(x, []).chunk(2, dim=2)
         return mu + log_sigma.exp() * eps
 
-    def play(self, x: Tensor, z: Tensor, eps: Tensor, blur: Tensor | None, statistics: Statistics) -> Outcome:
+    def play(
+        self, x: Tensor, z: Tensor, eps: Tensor, blur: Tensor | None, penalty: Tensor | None, statistics: Statistics
+    ) -> Outcome:
         return games.vae(
             lambda x: tuple(self.encoder(x, statistics).chunk(2, dim=2)),
             lambda z: self.decoder(z, statistics),

@@ -49,6 +49,7 @@ class MixtureRun:
         self.compiles, why = decide.compiles(config.compile)
         if config.compile and not self.compiles:
             console.print(f"warning: {why}: training eagerly, which is slower")
+        torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
         self.points = read_points(config.data_dir, "train")[0].to(self.device)
         self.results: dict[str, Any] = {
             "config": json.loads(configuration.to_json(config)),

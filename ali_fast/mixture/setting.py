@@ -35,7 +35,11 @@ class Setting:
     decay_from: float = 1.0
     """Share of the training after which the learning rates fall linearly to 0; at 1 they stay."""
     instance_noise: float = 0.0
-    """Standard deviation of Gaussian noise on the points D sees, at the start; it falls linearly to 0 at decay_from."""
+    """Standard deviation of Gaussian noise on the points D sees at the start; it falls linearly to 0 at noise_until."""
+    noise_until: float = 1.0
+    """Share of the training after which there is no such noise."""
+    gradient_penalty: float = 0.0
+    """Weight g of g / 2 E|dl/d(x, z)|^2 over the pairs of both kinds, which D's loss has besides (l: its logit)."""
 
     def __post_init__(self) -> None:
         accepted = {
@@ -45,6 +49,8 @@ class Setting:
             "discriminator_rate": (self.discriminator_rate > 0, "more than 0"),
             "decay_from": (0 < self.decay_from <= 1, "more than 0 and at most 1"),
             "instance_noise": (self.instance_noise >= 0, "at least 0"),
+            "noise_until": (0 < self.noise_until <= 1, "more than 0 and at most 1"),
+            "gradient_penalty": (self.gradient_penalty >= 0, "at least 0"),
         }
         for name, (good, what) in accepted.items():
             if not (good and math.isfinite(getattr(self, name))):
@@ -74,18 +80,21 @@ def draw_protocol(seed: int, index: int) -> Setting:
 def draw_search(seed: int, index: int) -> Setting:
     """Trial `index` of the search for a recommended setting.
 
-    The first two are what it has to beat: the code's setting, its "beta1 0.8" read either way. The others take larger
-    steps and always decay them, since players who move at once at a constant rate keep circling what they seek; every
-    other one starts with instance noise, under which data and samples overlap, so that no mode is out of sight.
+    The first two are what it has to beat: the code's setting, its "beta1 0.8" read either way. The others always decay
+    their rates, since players who move at once at a constant rate keep circling what they seek. Half of them start with
+    instance noise, under which data and samples overlap, so that no mode is out of sight; half of either kind damp D by
+    a gradient penalty, with which such games converge at a rate that stays (Mescheder et al., ICML 2018).
     """
     if index < 2:
         return Setting(beta1=(0.8, 0.2)[index])
     generator = random.Random(member_seed("search", seed, index))
     return Setting(
-        learning_rate=_log_uniform(generator, 2e-4, 2e-3),
-        beta1=generator.uniform(0.0, 0.6),
+        learning_rate=_log_uniform(generator, 5e-5, 1e-3),
+        beta1=generator.uniform(0.0, 0.8),
         init_std=_log_uniform(generator, 0.02, 0.15),
-        discriminator_rate=_log_uniform(generator, 1.0, 4.0),
-        decay_from=generator.uniform(0.3, 0.8),
+        discriminator_rate=_log_uniform(generator, 0.5, 4.0),
+        decay_from=generator.uniform(0.2, 0.9),
         instance_noise=_log_uniform(generator, 0.2, 2.0) if index % 2 else 0.0,
+        noise_until=generator.uniform(0.3, 1.0),
+        gradient_penalty=_log_uniform(generator, 1e-3, 1.0) if index // 2 % 2 else 0.0,
     )

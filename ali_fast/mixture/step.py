@@ -56,6 +56,9 @@ class Step:
         self.decay_from = column([s.decay_from * total_steps for s in settings])
         self.blur = column([s.instance_noise for s in settings])
         self.blurred = any(s.instance_noise for s in settings)
+        self.noise_until = column([s.noise_until * total_steps for s in settings])
+        damped = any(s.gradient_penalty for s in settings)
+        self.penalty = column([s.gradient_penalty for s in settings]).to(self.dtype) if damped else None
         self.total_steps = total_steps
         self.seeds = torch.tensor(list(seeds), dtype=torch.int64, device=self.device)
         self.counter = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -63,6 +66,8 @@ class Step:
         self.first_bad = torch.full((model.members,), -1, dtype=torch.int64, device=self.device)
         update = self._update
         self.update: Callable[..., None] = compiled(update, self.device) if compile else update
+        schedules = self._schedules
+        self.schedules: Callable[[], tuple[Tensor, ...]] = compiled(schedules, self.device) if compile else schedules
         self.run: Callable[[Tensor], None] = Graphed(self._run) if cuda_graph else self._run
 
     def __call__(self, rows: Tensor) -> None:
@@ -72,17 +77,17 @@ class Step:
 
     def _run(self, rows: Tensor) -> None:
         """What happens on the device, and all that a CUDA graph holds."""
-        self.update(rows, *self._schedules())
+        self.update(rows, *self.schedules())
         self.counter += 1
 
     @torch.no_grad()
     def _schedules(self) -> tuple[Tensor, ...]:
-        """Adam's and the noise's factors for this step, [R, 1, 1]. Outside the compiled part: there, Inductor would
-        take the power for every element anew."""
+        """Adam's and the noise's factors for this step, [R, 1, 1]. A program of its own: within the update's, Inductor
+        would take the power for every element anew."""
         done = self.counter.double()
         left = ((self.total_steps - done) / (self.total_steps - self.decay_from).clamp_min(1)).clamp(0, 1)
         first, second = 1 - self.beta1 ** (done + 1), 1 - BETA2 ** (done + 1)
-        blur = self.blur * (1 - done / self.decay_from).clamp_min(0)
+        blur = self.blur * (1 - done / self.noise_until).clamp_min(0)
         factors = (self.rate * left / first, self.rate_d * left / first, 1 - self.beta1, second.rsqrt(), blur)
         return tuple(factor.to(self.dtype) for factor in factors)
 
@@ -92,7 +97,7 @@ class Step:
         x = self.points[rows]
         z, eps, noise = self.noise(x.shape[1])
         statistics: Statistics = []
-        outcome = self.model.play(x, z, eps, None if noise is None else noise * blur, statistics)
+        outcome = self.model.play(x, z, eps, None if noise is None else noise * blur, self.penalty, statistics)
         with torch.no_grad():
             rates = [rate] * len(outcome.generator) + [rate_d] * len(outcome.discriminator)
             gradients = [*outcome.generator, *outcome.discriminator]

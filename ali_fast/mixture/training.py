@@ -103,15 +103,18 @@ def train(job: Job, points: Tensor, place: Place) -> Trained:
         step.load_state_dict(state["step"])
     log = _Log(job, step, place, total, steps_per_epoch, seconds=found[1]["seconds"] if found else 0.0)
     try:
+        upcoming = upload(epoch_rows(orders, step.steps // steps_per_epoch), points.device)
         while step.steps < total and place.signals.received is None and not log.all_bad():
             epoch, start = divmod(step.steps, steps_per_epoch)
-            rows = epoch_rows(orders, epoch).to(points.device)
+            rows = upcoming
             for s in range(start, steps_per_epoch):
                 step(rows[s])
                 if place.signals.received is not None:
                     break
                 log.advance()
             else:
+                if step.steps < total:  # before anything waits for the device, which is busy with what is queued
+                    upcoming = upload(epoch_rows(orders, epoch + 1), points.device)
                 if (epoch + 1) % log.tick_epochs == 0 or step.steps == total:
                     log.tick()
         log.save()
@@ -126,6 +129,11 @@ def epoch_rows(orders: list[Order], epoch: int) -> Tensor:
     """int64 [S, R, B]: what each member sees in each step of an epoch, each in an order of its own."""
     orders_of_all = np.stack([order.epoch(epoch).reshape(len(order), -1) for order in orders], axis=1)
     return torch.from_numpy(np.ascontiguousarray(orders_of_all))
+
+
+def upload(rows: Tensor, device: torch.device) -> Tensor:
+    """To the device, behind what is queued there; the host waits for nothing."""
+    return rows.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else rows
 
 
 def normals(seeds: tuple[int, ...], what: str, count: int, dims: int) -> Tensor:

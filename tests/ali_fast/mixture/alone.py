@@ -12,7 +12,15 @@ SIZES = Sizes(hidden=12, units=6, pieces=5)
 SETTINGS = (
     Setting(learning_rate=1e-2, beta1=0.0, init_std=0.3),
     Setting(learning_rate=3e-3, beta1=0.5, init_std=0.2, discriminator_rate=2.0, decay_from=0.4),
-    Setting(learning_rate=1e-3, beta1=0.8, init_std=0.4, decay_from=0.7, instance_noise=0.3),
+    Setting(
+        learning_rate=1e-3,
+        beta1=0.8,
+        init_std=0.4,
+        decay_from=0.7,
+        instance_noise=0.3,
+        noise_until=0.8,
+        gradient_penalty=0.6,
+    ),
 )
 POINTS, BATCH, STEPS = 500, 16, 20
 
@@ -92,7 +100,13 @@ class Alone:
         l_q, l_p = nets["discriminator"](data), nets["discriminator"](sample)
         loss_d = F.softplus(-l_q).mean() + F.softplus(l_p).mean()
         loss_g = F.softplus(l_q).mean() + F.softplus(-l_p).mean()
+        self.pairs = torch.cat([data, sample])
         return [loss_g, loss_d]
+
+    def penalty(self, pairs):
+        """D's mean squared slope at the pairs, each alone, by the chain of the layers' Jacobians."""
+        slope = torch.func.vmap(torch.func.jacrev(lambda pair: self.nets["discriminator"](pair[None])[0, 0]))
+        return self.setting.gradient_penalty / 2 * slope(pairs.detach()).square().sum(1).mean()
 
     def step(self, x, z, eps, blur):
         share = self.done / self.total
@@ -100,9 +114,10 @@ class Alone:
         if share > self.setting.decay_from:
             rate *= (1 - share) / (1 - self.setting.decay_from)
         if blur is not None:
-            blur = blur * self.setting.instance_noise * max(0.0, 1 - share / self.setting.decay_from)
+            blur = blur * self.setting.instance_noise * max(0.0, 1 - share / self.setting.noise_until)
         losses = self.losses(x, z, eps, blur)
-        for theta, loss in zip((self.theta_g, self.theta_d), losses, strict=False):
+        costs = [losses[0], losses[1] + self.penalty(self.pairs)] if self.theta_d else losses
+        for theta, loss in zip((self.theta_g, self.theta_d), costs, strict=False):
             gradients = torch.autograd.grad(loss, theta, retain_graph=True)
             for p, gradient in zip(theta, gradients, strict=True):
                 p.grad = gradient

@@ -34,10 +34,11 @@ def test_search_starts_with_the_codes_setting_read_both_ways():
     assert [draw_search(seed, i) for seed in (0, 7) for i in (0, 1)] == [Setting(beta1=0.8), Setting(beta1=0.2)] * 2
 
 
-def test_search_decays_all_others_and_blurs_every_other_one():
+def test_search_decays_all_others_blurs_half_and_damps_half_of_either():
     draws = [draw_search(0, i) for i in range(2, 402)]
-    assert all(0.3 <= d.decay_from <= 0.8 for d in draws)
+    assert all(0.2 <= d.decay_from <= 0.9 for d in draws)
     assert [d.instance_noise > 0 for d in draws] == [False, True] * 200
+    assert [d.gradient_penalty > 0 for d in draws] == [True, True, False, False] * 100
     assert len({d.learning_rate for d in draws}) == 400
 
 
@@ -60,6 +61,9 @@ def test_member_seeds_are_distinct_and_fit_int64():
         ("decay_from", 0.0),
         ("decay_from", 1.5),
         ("instance_noise", -1.0),
+        ("noise_until", 0.0),
+        ("noise_until", 1.01),
+        ("gradient_penalty", -0.1),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_refused_by_name(field, value):
