@@ -13,7 +13,7 @@ from ali_fast.condition import to_y
 from ali_fast.data.labelled import Labelled
 from ali_fast.model import ALI
 from ali_fast.objective import GAMES, METRICS, Outcome, Route, cheapest_route
-from ali_fast.optim import Adams
+from ali_fast.optim import Adam
 from ali_fast.pixels import to_x
 
 BATCH_NORM_MOMENTUM = 0.05
@@ -52,12 +52,13 @@ class Step:
         self.model, self.device, self.dtype = model.train(), master.device, dtype or master.dtype
         self.working = model if self.dtype == master.dtype else model.working_copy(self.dtype)
         self.route: Route = route or cheapest_route(model.architecture, self.dtype)
-        self.adams = Adams(
+        self.adam = Adam(
             model,
             self.working,
             learning_rate=learning_rate,
             betas=betas,
             loss_scale=self.dtype == torch.float16,
+            compile=compile,
         )
         self.running = model.running_statistics()
         self.steps = 0
@@ -84,7 +85,7 @@ class Step:
         """What happens on the device, and all that a CUDA graph holds."""
         rows = self.pick(len(batch))
         z, seeds = self.noise(len(batch) + (0 if rows is None else len(rows)))
-        self.adams.step(*self.turn(batch, z, seeds, self.adams.scale, rows, y))
+        self.adam.step(*self.turn(batch, z, seeds, self.adam.scale, rows, y))
         self.average()
 
     @torch.no_grad()
@@ -159,8 +160,8 @@ class Step:
         self.sums.zero_()
         self.summed = 0
         values = dict(zip(self.metrics, means, strict=True))
-        if self.adams.scale is not None:
-            values["skipped_steps"] = float(self.adams.skipped)
+        if self.adam.scale is not None:
+            values["skipped_steps"] = float(self.adam.skipped)
         return values
 
     def first_bad_step(self) -> int | None:
@@ -176,7 +177,7 @@ class Step:
         averages = {} if self.ema is None else {"ema": self.shown.generator_state()}
         return averages | {
             "model": self.model.state_dict(),
-            "adams": self.adams.state_dict(),
+            "adam": self.adam.state_dict(),
             "generators": generators,
             "steps": self.steps,
             "sums": self.sums,
@@ -189,7 +190,7 @@ class Step:
             copy.data.copy_(master.data)
         if self.ema is not None:
             self.shown.load_state_dict(state["model"] | state["ema"])
-        self.adams.load_state_dict(state["adams"])
+        self.adam.load_state_dict(state["adam"])
         torch.set_rng_state(state["generators"]["cpu"].cpu())
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["generators"]["cuda"].cpu(), self.device)

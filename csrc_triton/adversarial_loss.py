@@ -85,7 +85,7 @@ def loss_kernel(
     weight = 1.0 / N
     seed_weight = weight
     if scale_ptr is not None:
-        seed_weight = weight * tl.load(scale_ptr)
+        seed_weight = weight * tl.load(scale_ptr).to(tl.float32)
     loss_d = tl.zeros((B,), tl.float32)
     loss_g = tl.zeros((B,), tl.float32)
     score_q = tl.zeros((B,), tl.float32)

@@ -24,6 +24,7 @@ from torch.library import triton_op
 
 from csrc_triton import launch, philox
 from csrc_triton.launch import wrap_triton
+from csrc_triton.philox import channel_uniforms
 
 SMALL_ROWS = 2048
 
@@ -86,9 +87,15 @@ def reference_backward(
 
 
 @triton.jit
+def _singles(scale, eps, slope):
+    """As fp32, which a launch passes them as: Inductor passes fp64."""
+    return tl.cast(scale, tl.float32), tl.cast(eps, tl.float32), tl.cast(slope, tl.float32)
+
+
+@triton.jit
 def _drop(v, seeds_ptr, slot, threshold, scale, rows, first, C, BC: tl.constexpr):
     if seeds_ptr is not None:
-        uniforms = philox.channel_uniforms(tl.load(seeds_ptr + slot), rows, first, C, BC)
+        uniforms = channel_uniforms(tl.load(seeds_ptr + slot), rows, first, C, BC)
         v = tl.where(uniforms >= threshold, v * scale, 0.0)
     return v
 
@@ -125,6 +132,7 @@ def small_forward_kernel(
     seeds_ptr, slot, threshold, scale, eps, slope, M, C,
     BM: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
+    scale, eps, slope = _singles(scale, eps, slope)
     first = tl.program_id(0) * BC
     cols = first + tl.arange(0, BC)
     rows = tl.arange(0, BM)
@@ -149,6 +157,7 @@ def small_backward_kernel(
     seeds_ptr, slot, threshold, scale, eps, slope, M, C,
     BM: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
+    scale, eps, slope = _singles(scale, eps, slope)
     first = tl.program_id(0) * BC
     cols = first + tl.arange(0, BC)
     rows = tl.arange(0, BM)
@@ -233,6 +242,7 @@ def apply_kernel(
     seeds_ptr, slot, threshold, scale, eps, slope, M, C, parts, part_rows,
     BM: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
+    scale, eps, slope = _singles(scale, eps, slope)
     part = tl.program_id(0)
     first = tl.program_id(1) * BC
     cols = first + tl.arange(0, BC)
@@ -259,6 +269,7 @@ def backward_sums_kernel(
     seeds_ptr, slot, threshold, scale, eps, slope, M, C, part_rows,
     BM: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
+    scale, eps, slope = _singles(scale, eps, slope)
     part = tl.program_id(0)
     first = tl.program_id(1) * BC
     cols = first + tl.arange(0, BC)
@@ -286,6 +297,7 @@ def backward_apply_kernel(
     seeds_ptr, slot, threshold, scale, eps, slope, M, C, parts, part_rows,
     BM: tl.constexpr, BC: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
+    scale, eps, slope = _singles(scale, eps, slope)
     part = tl.program_id(0)
     first = tl.program_id(1) * BC
     cols = first + tl.arange(0, BC)

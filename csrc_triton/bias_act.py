@@ -18,6 +18,7 @@ from torch.library import triton_op
 
 from csrc_triton import launch, philox
 from csrc_triton.launch import wrap_triton
+from csrc_triton.philox import channel_uniforms
 
 # ---------------------------------------------------------------- reference
 
@@ -65,6 +66,7 @@ def forward_kernel(
     BM: tl.constexpr,
     BC: tl.constexpr,
 ):
+    scale, slope = tl.cast(scale, tl.float32), tl.cast(slope, tl.float32)
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     first = tl.program_id(1) * BC
     cols = first + tl.arange(0, BC)
@@ -76,7 +78,7 @@ def forward_kernel(
     if ACT:
         h = tl.where(h > 0, h, h * slope)
     if seeds_ptr is not None:
-        uniforms = philox.channel_uniforms(tl.load(seeds_ptr + slot), rows, first, C, BC)
+        uniforms = channel_uniforms(tl.load(seeds_ptr + slot), rows, first, C, BC)
         h = tl.where(uniforms >= threshold, h * scale, 0.0)
     tl.store(y_ptr + offsets, h.to(y_ptr.dtype.element_ty), mask=inside)
 
@@ -98,6 +100,7 @@ def backward_kernel(
     BM: tl.constexpr,
     BC: tl.constexpr,
 ):
+    scale, slope = tl.cast(scale, tl.float32), tl.cast(slope, tl.float32)
     part = tl.program_id(0)
     first = tl.program_id(1) * BC
     cols = first + tl.arange(0, BC)
@@ -109,7 +112,7 @@ def backward_kernel(
         offsets = rows[:, None] * C + cols[None, :]
         g = tl.load(dy_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
         if seeds_ptr is not None:
-            uniforms = philox.channel_uniforms(tl.load(seeds_ptr + slot), rows, first, C, BC)
+            uniforms = channel_uniforms(tl.load(seeds_ptr + slot), rows, first, C, BC)
             g = tl.where(uniforms >= threshold, g * scale, 0.0)
         if y_ptr is not None:
             y = tl.load(y_ptr + offsets, mask=inside, other=0.0).to(tl.float32)

@@ -2,6 +2,9 @@
 
 Kernels see a channels-last map [N, C, H, W] as rows [M, C], M = N*H*W, row stride C, column stride 1.
 Offsets are 32-bit.
+
+Inductor copies a kernel's source, and what that refers to by bare name: a jitted function is called by its own name,
+never as a module's attribute. Python floats it passes as fp64, a launch as fp32: kernels cast them first.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -20,6 +20,7 @@ from torch.library import triton_op
 
 from csrc_triton import launch, philox
 from csrc_triton.launch import wrap_triton
+from csrc_triton.philox import channel_uniforms
 
 ORDERS = ("after", "before")
 
@@ -97,6 +98,7 @@ def forward_kernel(
     BM: tl.constexpr,
     BC: tl.constexpr,
 ):
+    scale = tl.cast(scale, tl.float32)
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     first_col = tl.program_id(1) * BC
     cols = first_col + tl.arange(0, BC)
@@ -110,7 +112,7 @@ def forward_kernel(
         else:
             h += tl.load(bias_ptr + cols2, mask=cols2 < 2 * C, other=0.0).to(tl.float32)[None, :]
     if seeds_ptr is not None and BEFORE:
-        keep2 = philox.channel_uniforms(tl.load(seeds_ptr + slot), rows, 2 * first_col, 2 * C, 2 * BC) >= threshold
+        keep2 = channel_uniforms(tl.load(seeds_ptr + slot), rows, 2 * first_col, 2 * C, 2 * BC) >= threshold
         h = tl.where(keep2, h * scale, 0.0)
     first, second = tl.split(tl.reshape(h, [BM, BC, 2]))
     wins = (second > first) | (second != second)
@@ -121,7 +123,7 @@ def forward_kernel(
             keep_first, keep_second = tl.split(tl.reshape(keep2.to(tl.int32), [BM, BC, 2]))
             code = wins.to(tl.int32) + 2 * tl.where(wins, keep_second, keep_first)
         else:
-            keep = philox.channel_uniforms(tl.load(seeds_ptr + slot), rows, first_col, C, BC) >= threshold
+            keep = channel_uniforms(tl.load(seeds_ptr + slot), rows, first_col, C, BC) >= threshold
             y = tl.where(keep, y * scale, 0.0)
             code = wins.to(tl.int32) + 2 * keep.to(tl.int32)
     inside = (rows[:, None] < M) & (cols[None, :] < C)
@@ -143,6 +145,7 @@ def backward_kernel(
     BM: tl.constexpr,
     BC: tl.constexpr,
 ):
+    scale = tl.cast(scale, tl.float32)
     part = tl.program_id(0)
     first_col = tl.program_id(1) * BC
     cols = first_col + tl.arange(0, BC)

@@ -19,6 +19,7 @@ from torch.library import triton_op
 
 from csrc_triton import launch, philox
 from csrc_triton.launch import wrap_triton
+from csrc_triton.philox import element_words
 
 # One element a thread: a batch of codes is small, and the transcendental functions are its cost.
 BLOCK, WARPS = 128, 4
@@ -72,13 +73,14 @@ def forward_kernel(
     DROP: tl.constexpr,
     B: tl.constexpr,
 ):
+    scale = tl.cast(scale, tl.float32)
     element = tl.program_id(0) * B + tl.arange(0, B)
     inside = element < count
     mu_ptr = params_ptr + element // L * (2 * L) + element % L
     mu = tl.load(mu_ptr, mask=inside, other=0.0).to(tl.float32)
     log_sigma = tl.load(mu_ptr + L, mask=inside, other=0.0).to(tl.float32)
     z = tl.load(z_ptr + element, mask=inside, other=0.0).to(tl.float32)
-    eps, uniform_z_hat, uniform_z = philox.element_words(tl.load(seeds_ptr + slot), element)
+    eps, uniform_z_hat, uniform_z = element_words(tl.load(seeds_ptr + slot), element)
     z_hat = tl.fma(tl.exp(log_sigma), eps, mu)
     if DROP:
         z_hat = tl.where(uniform_z_hat >= threshold, z_hat * scale, 0.0)
@@ -101,12 +103,13 @@ def backward_kernel(
     DROP: tl.constexpr,
     B: tl.constexpr,
 ):
+    scale = tl.cast(scale, tl.float32)
     element = tl.program_id(0) * B + tl.arange(0, B)
     inside = element < count
     place = element // L * (2 * L) + element % L
     g = tl.load(g_ptr + element, mask=inside, other=0.0).to(tl.float32)
     log_sigma = tl.load(params_ptr + place + L, mask=inside, other=0.0).to(tl.float32)
-    eps, uniform_z_hat, _ = philox.element_words(tl.load(seeds_ptr + slot), element)
+    eps, uniform_z_hat, _ = element_words(tl.load(seeds_ptr + slot), element)
     if DROP:
         g = tl.where(uniform_z_hat >= threshold, g * scale, 0.0)
     tl.store(dparams_ptr + place, g.to(dparams_ptr.dtype.element_ty), mask=inside)

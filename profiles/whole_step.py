@@ -29,7 +29,7 @@ def counts(preset: Preset, spec: str, options: Mapping[str, Any]) -> dict[str, i
     """GPU kernels of one step by kind, for `--kernels` spec in bf16 and a set of Inductor's options.
 
     "convolution" counts a backward, data and weights together, as one; "eager" is what the host launches beside the
-    compiled part; "Adam" are its multi-tensor operations, of which each may be several launches.
+    compiled parts; "Adam" are all kernels of the optimizer's.
     """
     step = Step(
         ALI(preset.architecture, kernels.resolve(spec, "sm_90")),
@@ -37,8 +37,9 @@ def counts(preset: Preset, spec: str, options: Mapping[str, Any]) -> dict[str, i
         dtype=torch.bfloat16,
         compile=False,
     )
-    outside = {"eager": _operations(lambda: step.noise(1)), "Adam": _operations(_adam(step))}
-    return dict(by_kind(lower(step, preset.batch_size, options))) | outside
+    outside = {"eager": _operations(lambda: step.noise(1))}
+    turn, *adam = lower(step, preset.batch_size, options)
+    return dict(by_kind(turn)) | outside | {"Adam": sum(by_kind(code).total() for code in adam)}
 
 
 def others(kinds: Mapping[str, int]) -> int:
@@ -46,14 +47,14 @@ def others(kinds: Mapping[str, int]) -> int:
     return sum(count for kind, count in kinds.items() if kind not in (*PRODUCTS, "Adam"))
 
 
-def lower(step: Step, batch_size: int, options: Mapping[str, Any]) -> str:
-    """The code that torch.compile would load for `step.turn`: every kernel's source, and `call`, which launches them.
+def lower(step: Step, batch_size: int, options: Mapping[str, Any]) -> list[str]:
+    """The code that torch.compile would load for `step.turn` and for Adam's factors and update: every kernel's source,
+    and `call`, which launches them.
 
     The step's tensors are replaced by fake ones on the GPU: it cannot be used afterwards.
     """
     a = step.model.architecture
     torch._C._set_only_lift_cpu_tensors(True)
-    torch._dynamo.reset()
     settings = {"fx_graph_cache": False, "compile_threads": 1, "shape_padding": False}  # padding is decided by timing
     with (
         FakeTensorMode(allow_non_fake_inputs=True),
@@ -64,10 +65,24 @@ def lower(step: Step, batch_size: int, options: Mapping[str, Any]) -> str:
         _to_fake(step)
         shape = (batch_size, a.image_size, a.image_size, a.image_channels)
         images = torch.empty(shape, dtype=torch.uint8, device=GPU)
-        try:
-            capture.compiled(step._turn, GPU)(images, *step.noise(batch_size), None)
-        except _Lowered as lowered:
-            return lowered.code
+        adam = step.adam
+        working = step.working
+        parameters = [*working.generator_parameters(), *working.discriminator_parameters()]
+        gradients = [torch.empty_like(p) for p in parameters]
+        factor = torch.empty((), device=GPU)
+        return [
+            _code(step._turn, images, *step.noise(batch_size), None),
+            _code(adam._factors),
+            _code(adam._update, gradients, factor, factor, None),
+        ]
+
+
+def _code(function: Callable[..., Any], *arguments: Any) -> str:
+    torch._dynamo.reset()
+    try:
+        capture.compiled(function, GPU)(*arguments)
+    except _Lowered as lowered:
+        return lowered.code
     raise AssertionError("Inductor wrote no code")
 
 
@@ -96,9 +111,12 @@ def _to_fake(step: Step) -> None:
         for tensors in (module._parameters, module._buffers):
             for name, tensor in tensors.items():
                 tensors[name] = None if tensor is None else fake(tensor)  # type: ignore[assignment]
-    for name, value in vars(step).items():
-        if isinstance(value, Tensor):
-            setattr(step, name, fake(value))
+    for owner in (step, step.adam):
+        for name, value in vars(owner).items():
+            if isinstance(value, Tensor):
+                setattr(owner, name, fake(value))
+            elif isinstance(value, list):
+                setattr(owner, name, [fake(v) if isinstance(v, Tensor) else v for v in value])
     step.running = step.model.running_statistics()
     step.device = GPU
 
@@ -149,11 +167,3 @@ def _operations(call: Callable[[], Any]) -> int:
     with _Operations() as operations:
         call()
     return operations.count
-
-
-def _adam(step: Step) -> Callable[[], None]:
-    """A step of both Adams, after one that has made their states."""
-    players = step.working.generator_parameters(), step.working.discriminator_parameters()
-    gradients = [[torch.zeros_like(parameter) for parameter in parameters] for parameters in players]
-    step.adams.step(*gradients)
-    return lambda: step.adams.step(*gradients)

@@ -28,8 +28,7 @@ def make_step(make_small, kind, dtype=torch.bfloat16, **options):
 
 
 def tensors(step):
-    adams = [t for optimizer in step.adams.optimizers for state in optimizer.state.values() for t in state.values()]
-    return [*step.model.parameters(), *step.model.buffers(), *adams, step.sums, step.counter]
+    return [*step.model.parameters(), *step.model.buffers(), *step.adam.m, *step.adam.v, step.sums, step.counter]
 
 
 def equal(ours, theirs):
@@ -83,13 +82,11 @@ def test_a_changed_learning_rate_reaches_the_replays(make_small):
     for step in steps:
         torch.manual_seed(1)
         run(step)
-        for optimizer in step.adams.optimizers:
-            optimizer.param_groups[0]["lr"].fill_(0.0)
+        step.adam.learning_rate.fill_(0.0)
         before = [p.clone() for p in step.model.parameters()]
         run(step, 2)
         assert all(torch.equal(a, b) for a, b in zip(before, step.model.parameters(), strict=True))
-        for optimizer in step.adams.optimizers:
-            optimizer.param_groups[0]["lr"].fill_(3e-3)
+        step.adam.learning_rate.fill_(3e-3)
         run(step, 2)
     assert equal(*steps)
 
@@ -150,8 +147,7 @@ def test_every_replay_draws_fresh_noise(make_small, kind):
     batch = images(step.model)
     for _ in range(5):
         step(batch)
-    for optimizer in step.adams.optimizers:
-        optimizer.param_groups[0]["lr"].fill_(0.0)
+    step.adam.learning_rate.fill_(0.0)
 
     def losses():
         torch.manual_seed(5)

@@ -107,7 +107,7 @@ def test_bf16_gradients_are_near_and_masters_stay_float32(make_small, kind):
     for a, b in ((ours.generator, theirs.generator), (ours.discriminator, theirs.discriminator)):
         flat = [torch.cat([g.flatten().float() for g in gradients]) for gradients in (a, b)]
         assert torch.nn.functional.cosine_similarity(*flat, dim=0) > 0.9
-    amp.adams.step(ours.generator, ours.discriminator)
+    amp.adam.step(ours.generator, ours.discriminator)
     assert {p.dtype for p in amp.model.parameters()} == {torch.float32}
     weight, copied = amp.model.encoder.products[0].weight, amp.working.encoder.products[0].weight
     assert copied.dtype == torch.bfloat16
@@ -118,13 +118,13 @@ def test_fp16_skips_a_step_that_overflows_and_halves_the_scale(make_small):
     model = make_small("maxout", torch.float32)
     step = Step(model, learning_rate=1e-3, dtype=torch.float16, compile=False)
     step(images(model))
-    before, scale = [p.clone() for p in model.parameters()], float(step.adams.scale)
+    before, scale = [p.clone() for p in model.parameters()], float(step.adam.scale)
     z, seeds = step.noise(8)
-    outcome = step.play(images(model), z, seeds, step.adams.scale)
+    outcome = step.play(images(model), z, seeds, step.adam.scale)
     outcome.generator[0].view(-1)[0] = float("inf")
-    step.adams.step(outcome.generator, outcome.discriminator)
+    step.adam.step(outcome.generator, outcome.discriminator)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
-    assert float(step.adams.scale) == scale / 2
+    assert float(step.adam.scale) == scale / 2
     assert step.read_metrics()["skipped_steps"] >= 1
 
 

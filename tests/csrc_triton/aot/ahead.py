@@ -9,7 +9,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -33,6 +33,8 @@ class Case:
     stack_bytes: int = 0
     further: bool = False
     """A further size or setting of kernels that another case compiles for all types and architectures."""
+    floats: str = "fp32"
+    """The type of scalars that are Python floats: a launch makes them fp32, Inductor (torch 2.11, 2.13) fp64."""
 
     @property
     def dtypes(self) -> tuple[torch.dtype, ...]:
@@ -41,6 +43,14 @@ class Case:
     @property
     def architectures(self) -> tuple[int, ...]:
         return (75, 90) if self.further else ARCHITECTURES
+
+
+def with_inductor_scalars(cases: dict[str, Case]) -> dict[str, Case]:
+    return {
+        f"{name}-fp64-scalars": replace(case, further=True, floats="fp64")
+        for name, case in cases.items()
+        if not case.further
+    }
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Cubin:
-    """What ptxas made of a kernel. `instructions`: its SASS opcodes, or empty where not disassembled."""
+    """What ptxas made of a kernel. `instructions`: its SASS opcodes, or empty where not disassembled. `on_doubles`: its
+    operations in Triton's IR that have a float64 among operands or results."""
 
     kernel: str
     registers: int
@@ -65,6 +76,7 @@ class Cubin:
     local_bytes: int
     shared_bytes: int
     wide_loads: int
+    on_doubles: tuple[str, ...]
     instructions: tuple[str, ...]
 
 
@@ -74,8 +86,8 @@ def launches(case: Case, dtype: torch.dtype) -> list[Launch]:
     return list(record)
 
 
-def source(launch: Launch) -> Source:
-    """Types and specialisations as `triton.JITFunction` derives them at run time."""
+def source(launch: Launch, floats: str) -> Source:
+    """Types and specialisations as `triton.JITFunction` derives them at run time, but for the floats'."""
     signature, constants, aligned = {}, {}, []
     for i, parameter in enumerate(launch.kernel.params):
         name, value = parameter.name, launch.arguments[parameter.name]
@@ -86,7 +98,7 @@ def source(launch: Launch) -> Source:
             signature[name] = POINTERS[value.dtype]
             aligned.append(i)  # torch allocates on 512 bytes
         elif isinstance(value, float):
-            signature[name] = "fp32"
+            signature[name] = floats
         else:
             signature[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
             if special and value % 16 == 0:
@@ -110,8 +122,11 @@ def compile_source(wanted: Source, architecture: int, disassemble: bool) -> Cubi
         sass = _dump("--dump-sass", file.name) if disassemble else ""
     instructions = re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]+)", sass, re.MULTILINE)
     wide_loads = len(re.findall(r"ld\.global\S*\.v4\.b32", compiled.asm["ptx"]))
+    lines = [line.split(" loc(")[0] for line in compiled.asm["ttir"].splitlines()]
+    operations = [re.search(r"\b[a-z_]+\.\w+", line) for line in lines if re.search(r"f64\b", line)]
+    doubles = tuple(o.group() if o else "unknown" for o in operations)
     sizes = (*map(int, usage.groups()), compiled.metadata.shared)
-    return Cubin(wanted.kernel, *sizes, wide_loads, tuple(instructions))
+    return Cubin(wanted.kernel, *sizes, wide_loads, doubles, tuple(instructions))
 
 
 def _dump(what: str, path: str) -> str:
@@ -126,6 +141,7 @@ def check(cubin: Cubin, case: Case, dtype: torch.dtype) -> None:
     assert cubin.shared_bytes <= 8192, f"{name}: {cubin.shared_bytes} bytes of shared memory"
     assert cubin.stack_bytes <= case.stack_bytes, f"{name}: {cubin.stack_bytes} bytes of stack"
     assert cubin.local_bytes == 0, f"{name}: {cubin.local_bytes} bytes of local memory"
+    assert set(cubin.on_doubles) <= {"tt.func", "arith.truncf"}, f"{name}: float64 in {cubin.on_doubles}"
     wide = case.wide_loads and dtype.itemsize == 2
     assert cubin.wide_loads or not wide, f"{name}: no 128-bit loads"
     if cubin.instructions:

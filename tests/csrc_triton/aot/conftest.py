@@ -39,7 +39,7 @@ else:
                 case, dtype, arch = item.callspec.params["cubin_case"]
                 # a second each, so of one architecture and data type; the others by resource usage and PTX
                 disassemble = arch == 90 and dtype == torch.bfloat16 and not case.further
-                sources = [source(launch) for launch in launches(case, dtype)]
+                sources = [source(launch, case.floats) for launch in launches(case, dtype)]
                 wanted[id(case), dtype, arch] = [(one, arch, disassemble) for one in sources]
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(2, os.cpu_count() or 1), mp_context=context) as pool:

@@ -1,7 +1,7 @@
 """batch_norm compiles for every architecture within its gates."""
 
 import torch
-from ahead import Case, check
+from ahead import Case, check, with_inductor_scalars
 
 from csrc_triton.batch_norm import launch_backward, launch_forward
 from csrc_triton.launch import TILES
@@ -30,6 +30,7 @@ CASES = {
     # Triton knows of an integer argument whether 16 divides it, and nothing of 8.
     **{f"large-C{c}": Case(_run(100, c, 28, 0), wide_loads=c % 16 == 0, further=True) for c in TILES if c < 64},
 }
+CASES |= with_inductor_scalars(CASES)
 
 
 def test_cubin(cubin_case, cubins):

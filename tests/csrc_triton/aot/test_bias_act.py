@@ -1,7 +1,7 @@
 """bias_act compiles for every architecture within its gates."""
 
 import torch
-from ahead import Case, check
+from ahead import Case, check, with_inductor_scalars
 
 from csrc_triton.bias_act import launch_backward, launch_forward
 from csrc_triton.launch import TILES
@@ -31,6 +31,7 @@ CASES = {
         if width < 64
     },
 }
+CASES |= with_inductor_scalars(CASES)
 
 
 def test_cubin(cubin_case, cubins):

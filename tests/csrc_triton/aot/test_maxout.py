@@ -1,7 +1,7 @@
 """maxout compiles for every architecture within its gates."""
 
 import torch
-from ahead import Case, check
+from ahead import Case, check, with_inductor_scalars
 
 from csrc_triton.launch import TILES
 from csrc_triton.maxout import launch_backward, launch_forward
@@ -30,6 +30,7 @@ CASES = {
     "C64-untied": Case(_run(64, bias="untied"), further=True),
     **{f"C{c}": Case(_run(c), wide_loads=c % 16 == 0, further=True) for c in TILES if c < 64},
 }
+CASES |= with_inductor_scalars(CASES)
 
 
 def test_cubin(cubin_case, cubins):

@@ -1,7 +1,7 @@
 """reparametrize compiles for every architecture within its gates."""
 
 import torch
-from ahead import Case, check
+from ahead import Case, check, with_inductor_scalars
 
 from csrc_triton.reparametrize import launch_backward, launch_forward
 
@@ -22,6 +22,7 @@ CASES = {
     "drop": Case(_run(13107), wide_loads=False, stack_bytes=32),
     "no-drop": Case(_run(0), wide_loads=False, stack_bytes=32, further=True),
 }
+CASES |= with_inductor_scalars(CASES)
 
 
 def test_cubin(cubin_case, cubins):
