@@ -65,18 +65,18 @@ def cheapest_route(architecture: Architecture, dtype: torch.dtype) -> Route:
 
 def ali(model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale: Tensor | None = None) -> Outcome:
     statistics: Statistics = []
-    codes, z_joint = _encode(model, x, z, seeds, statistics, dropout=model.z_dropout)
+    codes, z_joint = encode(model, x, z, seeds, statistics, dropout=model.z_dropout)
     x_tilde = model.decoder(z, seeds, statistics)
-    stats, to_d, (to_x, to_z) = _judge(model, x, x_tilde, z_joint, [x_tilde, z_joint], seeds, statistics, route, scale)
+    stats, to_d, (to_x, to_z) = judge(model, x, x_tilde, z_joint, [x_tilde, z_joint], seeds, statistics, route, scale)
     to_g = _gradients([z_joint, x_tilde], model.generator_parameters(), [to_z, to_x])
-    return Outcome(stats, _mean_sigma(codes), to_g, to_d, statistics)
+    return Outcome(stats, mean_sigma(codes), to_g, to_d, statistics)
 
 
 def gan(model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale: Tensor | None = None) -> Outcome:
     """ALI without codes: D sees images alone. L_g counts the data too, as ALI's, which no parameter of G feels."""
     statistics: Statistics = []
     x_tilde = model.decoder(z, seeds, statistics)
-    stats, to_d, (to_x,) = _judge(model, x, x_tilde, None, [x_tilde], seeds, statistics, route, scale)
+    stats, to_d, (to_x,) = judge(model, x, x_tilde, None, [x_tilde], seeds, statistics, route, scale)
     to_g = _gradients([x_tilde], model.generator_parameters(), [to_x])
     return Outcome(stats, None, to_g, to_d, statistics)
 
@@ -84,12 +84,12 @@ def gan(model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale: Te
 def post_hoc(model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale: Tensor | None = None) -> Outcome:
     """ALI with a frozen decoder: E and a joint D play."""
     statistics: Statistics = []
-    codes, z_joint = _encode(model, x, z, seeds, statistics, dropout=model.z_dropout)
+    codes, z_joint = encode(model, x, z, seeds, statistics, dropout=model.z_dropout)
     with torch.no_grad():
         x_tilde = model.decoder(z)
-    stats, to_d, (to_z,) = _judge(model, x, x_tilde, z_joint, [z_joint], seeds, statistics, route, scale)
+    stats, to_d, (to_z,) = judge(model, x, x_tilde, z_joint, [z_joint], seeds, statistics, route, scale)
     to_g = _gradients([z_joint], model.generator_parameters(), [to_z])
-    return Outcome(stats, _mean_sigma(codes), to_g, to_d, statistics)
+    return Outcome(stats, mean_sigma(codes), to_g, to_d, statistics)
 
 
 def inverse(model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale: Tensor | None = None) -> Outcome:
@@ -97,21 +97,21 @@ def inverse(model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale
     statistics: Statistics = []
     with torch.no_grad():
         x_tilde = model.decoder(z)
-    codes, z_joint = _encode(model, x_tilde, z, seeds, statistics)
+    codes, z_joint = encode(model, x_tilde, z, seeds, statistics)
     loss = (_single(z) - _single(z_joint[: len(z)])).square().flatten(1).sum(dim=1).mean()
     to_g = _gradients([loss], model.generator_parameters(), _seed(loss, scale))
-    return Outcome(loss.detach()[None], _mean_sigma(codes), to_g, [], statistics)
+    return Outcome(loss.detach()[None], mean_sigma(codes), to_g, [], statistics)
 
 
 def vae(model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale: Tensor | None = None) -> Outcome:
     """The negative evidence bound, nats an image: see `negative_bound`."""
     statistics: Statistics = []
-    codes, z_joint = _encode(model, x, z, seeds, statistics)
+    codes, z_joint = encode(model, x, z, seeds, statistics)
     x_hat = model.decoder(z_joint[: len(x)], seeds, statistics)
     mu, log_sigma = _single(codes.flatten(1)).chunk(2, dim=1)
     losses = negative_bound(_single(x.flatten(1)), _single(x_hat.flatten(1)), mu, log_sigma)
     to_g = _gradients([losses[0]], model.generator_parameters(), _seed(losses[0], scale))
-    return Outcome(losses.detach(), _mean_sigma(codes), to_g, [], statistics)
+    return Outcome(losses.detach(), mean_sigma(codes), to_g, [], statistics)
 
 
 def semi_supervised(
@@ -123,13 +123,13 @@ def semi_supervised(
     """
     statistics: Statistics = []
     m = len(x) - len(y)
-    codes, z_joint = _encode(model, x, z, seeds, statistics, dropout=model.z_dropout)
+    codes, z_joint = encode(model, x, z, seeds, statistics, dropout=model.z_dropout)
     z_pairs = z_joint[: len(x) + m]
     x_tilde = model.decoder(z[:m], seeds, statistics)
     made = [x_tilde, z_pairs]
-    stats, to_d, (to_x, to_z) = _judge(model, x, x_tilde, z_pairs, made, seeds, statistics, route, scale, y)
+    stats, to_d, (to_x, to_z) = judge(model, x, x_tilde, z_pairs, made, seeds, statistics, route, scale, y)
     to_g = _gradients([z_pairs, x_tilde], model.generator_parameters(), [to_z, to_x])
-    return Outcome(stats, _mean_sigma(codes), to_g, to_d, statistics)
+    return Outcome(stats, mean_sigma(codes), to_g, to_d, statistics)
 
 
 def conditional(
@@ -142,15 +142,15 @@ def conditional(
     """
     statistics: Statistics = []
     e = model.embedding(y)
-    codes, z_joint = _encode(model, x, z, seeds, statistics, dropout=model.z_dropout, e=e)
+    codes, z_joint = encode(model, x, z, seeds, statistics, dropout=model.z_dropout, e=e)
     x_tilde = model.decoder(z, seeds, statistics, e)
     e_joint = torch.cat([e, e])
     made = [x_tilde, z_joint, e_joint]
-    stats, to_d, (to_x, to_z, to_e) = _judge(
+    stats, to_d, (to_x, to_z, to_e) = judge(
         model, x, x_tilde, z_joint, made, seeds, statistics, route, scale, e_joint=e_joint
     )
     to_g = _gradients([z_joint, x_tilde, e_joint], model.generator_parameters(), [to_z, to_x, to_e])
-    return Outcome(stats, _mean_sigma(codes), to_g, to_d, statistics)
+    return Outcome(stats, mean_sigma(codes), to_g, to_d, statistics)
 
 
 Game = Callable[..., Outcome]
@@ -178,7 +178,7 @@ def negative_bound(x: Tensor, x_hat: Tensor, mu: Tensor, log_sigma: Tensor) -> T
     return torch.stack([reconstruction + kl, reconstruction, kl])
 
 
-def _encode(
+def encode(
     model: ALI,
     x: Tensor,
     z: Tensor,
@@ -195,7 +195,7 @@ def _encode(
     return codes, z_joint
 
 
-def _judge(
+def judge(
     model: ALI,
     x: Tensor,
     x_tilde: Tensor,
@@ -256,5 +256,5 @@ def _seed(loss: Tensor, scale: Tensor | None) -> list[Tensor]:
     return [torch.ones_like(loss) if scale is None else scale.to(loss.dtype)]
 
 
-def _mean_sigma(codes: Tensor) -> Tensor:
+def mean_sigma(codes: Tensor) -> Tensor:
     return codes.detach()[:, codes.shape[1] // 2 :].float().exp().mean()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ali_fast.branches import Branches
 from ali_fast.capture import Graphed, compiled
 from ali_fast.condition import to_y
 from ali_fast.data.labelled import Labelled
@@ -27,6 +28,7 @@ class Step:
     samples: uint8 [count, H, W, C] on the device; a batch is then int64 [B], which of them to take. samples_y: of a
     conditional model, their y.
     labelled: of K+1 classes; each step also takes half as many of these, drawn anew with replacement.
+    branches: run E beside G: see ali_fast.branches.
     ema: each step E's and G's weights and running statistics move an average by average = ema * average +
     (1 - ema) * new.
 
@@ -47,6 +49,7 @@ class Step:
         samples_y: Tensor | None = None,
         labelled: Labelled | None = None,
         ema: float | None = None,
+        branches: bool = False,
     ):
         master = next(model.parameters())
         self.model, self.device, self.dtype = model.train(), master.device, dtype or master.dtype
@@ -69,7 +72,11 @@ class Step:
         self.counter = torch.zeros((), dtype=torch.int64, device=self.device)
         self.samples, self.samples_y, self.labelled = samples, samples_y, labelled
         self.ema, self.shown = ema, model if ema is None else model.twin()
-        self.turn = compiled(self._turn, self.device) if compile else self._turn
+        self.turn: Callable[..., tuple[list[Tensor], list[Tensor]]]
+        if branches:
+            self.turn = Branches(self, compile)
+        else:
+            self.turn = compiled(self._turn, self.device) if compile else self._turn
         self.run: Callable[..., None] = Graphed(self._run) if cuda_graph else self._run
 
     def __call__(self, *batch: Tensor) -> None:
@@ -85,7 +92,8 @@ class Step:
         """What happens on the device, and all that a CUDA graph holds."""
         rows = self.pick(len(batch))
         z, seeds = self.noise(len(batch) + (0 if rows is None else len(rows)))
-        self.adam.step(*self.turn(batch, z, seeds, self.adam.scale, rows, y))
+        more = () if isinstance(self.turn, Branches) else (self.adam.scale, rows, y)
+        self.adam.step(*self.turn(batch, z, seeds, *more))
         self.average()
 
     @torch.no_grad()
@@ -140,6 +148,11 @@ class Step:
             more = (to_y(y, self.model.y_dim, self.dtype),)
         x = to_x(images, self.model.architecture.image_size, self.dtype)
         return self.game(self.working, x, z.to(self.dtype), seeds, self.route, scale, *more)
+
+    def images(self, batch: Tensor) -> Tensor:
+        """x of a batch of images, or of their numbers in `samples`."""
+        images = batch if self.samples is None else self.samples[batch]
+        return to_x(images, self.model.architecture.image_size, self.dtype)
 
     @torch.no_grad()
     def note(self, outcome: Outcome) -> None:

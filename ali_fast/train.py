@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from ali_fast import api, checkpoint, decide, environment, kernels, presets
+from ali_fast import api, branches, capture, checkpoint, decide, environment, kernels, presets
 from ali_fast.condition import Condition
 from ali_fast.config import TrainConfig
 from ali_fast.data.device import y_of
@@ -216,6 +216,7 @@ def build_step(
     compiles, why = decide.compiles(config.compile)
     if config.compile:
         console.print("compiling the step" if compiles else f"warning: {why}: training eagerly, which is slower")
+    capture.choose_algorithms(where)
     return Step(
         model.to(where),
         learning_rate=config.learning_rate,
@@ -227,6 +228,7 @@ def build_step(
         samples_y=source.samples_y,
         labelled=labelled,
         ema=config.ema,
+        branches=compiles and branches.fits(config.objective, where, dtype),
     )
 
 

@@ -23,7 +23,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from ali_fast import capture, decide, kernels, presets
+from ali_fast import branches, capture, decide, kernels, presets
 from ali_fast.config import TrainConfig
 from ali_fast.errors import InputError
 from ali_fast.model import ALI
@@ -71,6 +71,7 @@ def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> It
         compile: bool = True,
         cuda_graph: bool = False,
         resident: bool = False,
+        beside: bool = False,
     ) -> Row:
         def make() -> Step:
             model = ALI(preset.architecture, kernels.resolve(spec, decide.device_class(device)))
@@ -86,6 +87,7 @@ def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> It
                     compile=compile,
                     cuda_graph=cuda_graph,
                     samples=synthetic(preset, RESIDENT_IMAGES, device) if resident else None,
+                    branches=beside and branches.fits("ali", device, dtype),
                 )
 
         # fp16 takes two backwards, whatever the route
@@ -106,7 +108,7 @@ def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> It
     yield ours("Triton kernels", spec="triton")
     yield ours("CUDA graph", spec="triton", cuda_graph=True)
     yield ours("resident data", spec="triton", cuda_graph=True, resident=True)
-    yield ours("as train: --kernels auto", spec=auto, cuda_graph=True, resident=True)
+    yield ours("as train: --kernels auto, E beside G", spec=auto, cuda_graph=True, resident=True, beside=True)
 
 
 def synthetic(preset: Preset, count: int, device: torch.device) -> Tensor:
@@ -240,6 +242,7 @@ def main(arguments: list[str] | None = None) -> None:
     head = report.header(device)
     report.print_header(head)
     print(f"{preset.name}, batch {batch_size}")
+    capture.choose_algorithms(device)
     waterfall = list(rows(preset, batch_size, device, amp))
     if args.only == "ends":
         waterfall = [waterfall[0], waterfall[-1]]

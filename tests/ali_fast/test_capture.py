@@ -50,6 +50,19 @@ def test_a_captured_run_is_the_run_bit_for_bit(make_small, kind, dtype):
     assert steps[0].read_metrics() == steps[1].read_metrics()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_e_beside_g_captured_is_uncaptured_bit_for_bit_and_near_one_program(make_small, kind, dtype):
+    options = [{}, {"branches": True}, {"branches": True, "cuda_graph": True}]
+    steps = [make_step(make_small, kind, dtype, **more) for more in options]
+    for step in steps:
+        torch.manual_seed(1)
+        run(step)
+    assert equal(steps[1], steps[2])
+    assert steps[1].read_metrics() == steps[2].read_metrics()
+    one, three = (torch.cat([p.detach().flatten() for p in step.model.parameters()]) for step in steps[:2])
+    assert float((one - three).norm() / one.norm()) < (1e-4 if dtype == torch.float32 else 3e-2)
+
+
 def test_resident_samples_by_number_under_a_graph(make_small, kind):
     streamed = make_step(make_small, kind, compile=False, cuda_graph=True)
     samples = images(streamed.model, 20)

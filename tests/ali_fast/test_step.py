@@ -51,6 +51,17 @@ def test_both_players_move_from_the_same_point(make_small, kind):
     assert difference([t for pair in step.running for t in pair], running) < 1e-6
 
 
+def test_e_beside_g_is_the_same_step(make_small, kind):
+    """Three programs' gradients, statistics and metrics are one's: on a CPU, in turn, the same operations."""
+    steps = [Step(make_small(kind), learning_rate=1e-3, compile=False, branches=branches) for branches in (False, True)]
+    for step in steps:
+        torch.manual_seed(4)
+        for i in range(3):
+            step(images(step.model, i))
+    assert all(torch.equal(a, b) for a, b in zip(tensors(steps[0]), tensors(steps[1]), strict=True))
+    assert steps[0].read_metrics() == steps[1].read_metrics()
+
+
 def test_metrics_are_means_since_the_last_reading(make_small):
     model = make_small("maxout")
     step = Step(model, learning_rate=1e-3, compile=False)

@@ -1,0 +1,107 @@
+"""ALI's turn with E beside G: for GPUs, two branches of one CUDA graph.
+
+At batch 100 no kernel of either fills a large GPU, and E and G need nothing of each other but D between their forward
+and their backward. So the turn is three programs instead of one, E's forward and backward on a stream of their own.
+Each is traced whole; the arithmetic is that of `ali_fast.objective.ali`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ali_fast import objective
+from ali_fast.capture import compiled
+from ali_fast.layers import Statistics
+
+if TYPE_CHECKING:
+    from ali_fast.step import Step
+
+
+def fits(objective: str, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a step can take this way: ALI itself, on CUDA, where no scale has to reach the gradients (fp16)."""
+    return objective == "ali" and device.type == "cuda" and dtype != torch.float16
+
+
+class Branches:
+    """`branches(batch, z, seeds)` -> both players' gradients, as `Step.turn`; losses and statistics are noted."""
+
+    def __init__(self, step: Step, compile: bool):
+        self.step = step
+        self.side = torch.cuda.Stream(step.device) if step.device.type == "cuda" else None
+
+        def program(function: Callable[..., tuple]) -> Callable[..., tuple]:
+            return compiled(function, step.device) if compile else function
+
+        self.encode, self.decode, self.judge = program(self._encode), program(self._decode), program(self._judge)
+        working = step.working
+        self.of_e, self.of_g = list(working.encoder.parameters()), list(working.decoder.parameters())
+        assert [*map(id, self.of_e), *map(id, self.of_g)] == [*map(id, working.generator_parameters())]
+
+    def __call__(self, batch: Tensor, z: Tensor, seeds: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        with self.aside():
+            x, z_joint, *of_encoder = self.encode(batch, z, seeds)
+        x_tilde, *of_decoder = self.decode(z, seeds)
+        self.join()
+        made = [made.detach().requires_grad_() for made in (x_tilde, z_joint)]
+        to_d, to_x, to_z = self.judge(x, *made, seeds, of_encoder, of_decoder)
+        with self.aside():
+            to_e = torch.autograd.grad([z_joint], self.of_e, [to_z])
+        to_g = torch.autograd.grad([x_tilde], self.of_g, [to_x])
+        self.join()
+        # Every tensor that crosses streams lives up to here: neither stream's memory is reused under the other.
+        return [*to_e, *to_g], to_d
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """On the side stream, behind what the current one has been given."""
+        if self.side is None:
+            yield
+            return
+        self.side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.side):
+            yield
+
+    def join(self) -> None:
+        if self.side is not None:
+            torch.cuda.current_stream().wait_stream(self.side)
+
+    def _encode(self, batch: Tensor, z: Tensor, seeds: Tensor) -> tuple:
+        statistics: Statistics = []
+        x = self.step.images(batch)
+        codes, z_joint = objective.encode(
+            self.step.working, x, z, seeds, statistics, dropout=self.step.working.z_dropout
+        )
+        return x, z_joint, objective.mean_sigma(codes), *_detached(statistics)
+
+    def _decode(self, z: Tensor, seeds: Tensor) -> tuple:
+        statistics: Statistics = []
+        x_tilde = self.step.working.decoder(z, seeds, statistics)
+        return x_tilde, *_detached(statistics)
+
+    def _judge(
+        self,
+        x: Tensor,
+        x_tilde: Tensor,
+        z_joint: Tensor,
+        seeds: Tensor,
+        of_encoder: list[Tensor],
+        of_decoder: list[Tensor],
+    ) -> tuple:
+        step = self.step
+        statistics: Statistics = []
+        stats, to_d, (to_x, to_z) = objective.judge(
+            step.working, x, x_tilde, z_joint, [x_tilde, z_joint], seeds, statistics, step.route, None
+        )
+        sigma, *of_e = of_encoder
+        pairs = [*zip(of_e[::2], of_e[1::2], strict=True), *zip(of_decoder[::2], of_decoder[1::2], strict=True)]
+        step.note(objective.Outcome(stats, sigma, [], [], [*pairs, *statistics]))
+        return to_d, to_x, to_z
+
+
+def _detached(statistics: Statistics) -> list[Tensor]:
+    return [tensor.detach() for pair in statistics for tensor in pair]
