@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ali_fast.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAME = re.compile(r"step-(\d{8,})\.pt")
 
