@@ -1,4 +1,4 @@
-"""ALI's turn with E beside G: for GPUs, two branches of one CUDA graph.
+"""ALI's turn with E beside G: for GPUs, two branches of one CUDA graph. What it gains awaits one: `train` does without.
 
 At batch 100 no kernel of either fills a large GPU, and E and G need nothing of each other but D between their forward
 and their backward. So the turn is three programs instead of one, E's forward and backward on a stream of their own.
@@ -20,11 +20,6 @@ from ali_fast.layers import Statistics
 
 if TYPE_CHECKING:
     from ali_fast.step import Step
-
-
-def fits(objective: str, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether a step can take this way: ALI itself, on CUDA, where no scale has to reach the gradients (fp16)."""
-    return objective == "ali" and device.type == "cuda" and dtype != torch.float16
 
 
 class Branches:

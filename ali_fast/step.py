@@ -28,7 +28,7 @@ class Step:
     samples: uint8 [count, H, W, C] on the device; a batch is then int64 [B], which of them to take. samples_y: of a
     conditional model, their y.
     labelled: of K+1 classes; each step also takes half as many of these, drawn anew with replacement.
-    branches: run E beside G: see ali_fast.branches.
+    branches: run E beside G, of ALI and not in fp16: see ali_fast.branches.
     ema: each step E's and G's weights and running statistics move an average by average = ema * average +
     (1 - ema) * new.
 
@@ -74,6 +74,7 @@ class Step:
         self.ema, self.shown = ema, model if ema is None else model.twin()
         self.turn: Callable[..., tuple[list[Tensor], list[Tensor]]]
         if branches:
+            assert model.objective == "ali" and self.adam.scale is None
             self.turn = Branches(self, compile)
         else:
             self.turn = compiled(self._turn, self.device) if compile else self._turn

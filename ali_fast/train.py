@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from ali_fast import api, branches, capture, checkpoint, decide, environment, kernels, presets
+from ali_fast import api, capture, checkpoint, decide, environment, kernels, presets
 from ali_fast.condition import Condition
 from ali_fast.config import TrainConfig
 from ali_fast.data.device import y_of
@@ -228,7 +228,6 @@ def build_step(
         samples_y=source.samples_y,
         labelled=labelled,
         ema=config.ema,
-        branches=compiles and branches.fits(config.objective, where, dtype),
     )
 
 

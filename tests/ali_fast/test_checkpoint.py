@@ -148,6 +148,7 @@ def test_kill_at_any_moment_leaves_a_good_newest(tmp_path):
         reader, writer = os.pipe()
         child = os.fork()  # torch is loaded already: no three seconds a kill
         if child == 0:
+            torch.set_num_threads(1)  # the threads that other tests started do not live in a fork
             for step in itertools.count(1):
                 checkpoint.save(tmp_path, step, {"step": step, "w": torch.full((400, 400), float(step))}, keep=2)
                 os.write(writer, step.to_bytes(8, "big"))
