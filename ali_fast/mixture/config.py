@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ali_fast.errors import InputError
-from ali_fast.mixture.setting import Setting, draw_protocol, draw_search
+from ali_fast.mixture.setting import RECOMMENDED, Setting, draw_protocol, draw_search
 
 METHODS = ("ali", "gan")
 FREE_ON_RESUME = frozenset({"data_dir", "run_dir", "device", "compile"})
@@ -47,7 +47,8 @@ class MixtureConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(MixtureConfig):
-    """The paper's protocol; or, with a learning rate, beta1 and init std given, many seeds of one setting."""
+    """The paper's protocol; or, with a learning rate, beta1 and init std given, or --recommended, many seeds of one
+    setting."""
 
     run_dir: Path = Path("runs/mixture")
     """Where the run goes; the same command again resumes it."""
@@ -61,16 +62,18 @@ class RunConfig(MixtureConfig):
     """Of both Adams; by default drawn for each run."""
     init_std: float | None = None
     """Of the initial weights; by default drawn for each run."""
-    discriminator_rate: float = 1.0
-    """The discriminator's learning rate as a multiple of the generator's."""
-    decay_from: float = 1.0
-    """Share of the training after which the learning rates fall linearly to 0."""
-    instance_noise: float = 0.0
-    """Standard deviation, at the start, of noise on the points D sees; falls linearly to 0 at noise-until."""
-    noise_until: float = 1.0
-    """Share of the training after which there is no such noise."""
-    gradient_penalty: float = 0.0
-    """Weight of half the mean squared gradient of D's logit at the pairs of both kinds, in D's loss."""
+    discriminator_rate: float | None = None
+    """The discriminator's learning rate as a multiple of the generator's; by default 1."""
+    decay_from: float | None = None
+    """Share of the training after which the learning rates fall linearly to 0; by default they stay."""
+    instance_noise: float | None = None
+    """Standard deviation, at the start, of noise on the points D sees, down to 0 at noise-until; by default 0."""
+    noise_until: float | None = None
+    """Share of the training after which there is no such noise; by default 1."""
+    gradient_penalty: float | None = None
+    """Weight of half the mean squared gradient of D's logit at the pairs of both kinds, in D's loss; by default 0."""
+    recommended: bool = False
+    """What is not given is the setting that the search found, not the paper's protocol: 50 epochs are enough."""
     inference: bool = True
     """Also train the best GAN's two kinds of inference and the VAE, and draw figure 8."""
 
@@ -91,7 +94,8 @@ class RunConfig(MixtureConfig):
             for name in (field.name for field in dataclasses.fields(Setting))
             if getattr(self, name) is not None
         }
-        return tuple(dataclasses.replace(draw_protocol(self.seed, i), **given) for i in range(self.runs))
+        base = [RECOMMENDED if self.recommended else draw_protocol(self.seed, i) for i in range(self.runs)]
+        return tuple(dataclasses.replace(setting, **given) for setting in base)
 
 
 @dataclass(frozen=True, kw_only=True)

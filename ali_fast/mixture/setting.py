@@ -57,6 +57,13 @@ class Setting:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be {what}")
 
 
+RECOMMENDED = Setting(
+    learning_rate=4.5e-4, beta1=0.3, init_std=0.04, discriminator_rate=1.5, decay_from=0.4, gradient_penalty=0.5
+)
+"""What `mixture search` led to. The penalty keeps all modes in balance from the start on, the decay then makes the
+samples sharp: numbers in profiles/results/2026-11-26-h100."""
+
+
 def member_seed(*names: object) -> int:
     """A seed below 2^63 for what is named, unrelated to any other's."""
     digest = hashlib.sha256(" ".join(map(str, ("ali-fast mixture", *names))).encode()).digest()

@@ -9,7 +9,7 @@ import pytest
 from ali_fast.errors import InputError
 from ali_fast.mixture import config as configuration
 from ali_fast.mixture.config import RunConfig, SearchConfig
-from ali_fast.mixture.setting import Setting, draw_protocol
+from ali_fast.mixture.setting import RECOMMENDED, Setting, draw_protocol
 
 
 def test_defaults_are_the_papers_protocol():
@@ -27,6 +27,12 @@ def test_what_is_given_is_taken_and_the_rest_drawn():
     assert part.settings() == tuple(
         dataclasses.replace(draw_protocol(0, i), beta1=0.0, decay_from=0.5) for i in range(2)
     )
+
+
+def test_the_recommended_setting_is_for_every_run_and_what_is_given_changes_it():
+    assert RunConfig(recommended=True, runs=3).settings() == (RECOMMENDED,) * 3
+    changed = dataclasses.replace(RECOMMENDED, gradient_penalty=0.0)
+    assert RunConfig(recommended=True, runs=1, gradient_penalty=0.0).settings() == (changed,)
 
 
 @pytest.mark.parametrize(
