@@ -22,7 +22,7 @@ _COOPERATIVE = {
     "split_reductions": False,
 }
 OPTION_SETS: dict[str, dict[str, Any]] = {"default": {}, "reads": _READS, "cooperative": _READS | _COOPERATIVE}
-CUDA_OPTIONS = OPTION_SETS["reads"]  # which is best awaits a GPU
+CUDA_OPTIONS = OPTION_SETS["reads"]  # whether another is better was not seen on a quiet GPU
 
 
 def missing_compiler() -> str | None:

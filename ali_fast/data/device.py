@@ -1,4 +1,4 @@
-"""Host batches to the device, ahead of the step that needs them. The CUDA side awaits a GPU."""
+"""Host batches to the device, ahead of the step that needs them."""
 
 from __future__ import annotations
 
