@@ -82,10 +82,11 @@ def test_both_backends_agree_by_value(shape, slope, p, mean, nchw):
             x, weight, bias, EPS, slope, dropout=p, seeds=some_seeds("cpu"), slot=SLOT, backend=backend
         )
         results.append([y, *statistics, *torch.autograd.grad(y.sum() + x.sum(), (x, weight, bias))])
-    # weight's gradient is a sum over rows that cancels: each row's rounding, at a mean of 5, is about 2e-6
-    atol = 1e-4 + 5e-6 * shape[0] * shape[2] * shape[3]
-    for eager, op in zip(*results, strict=True):
-        torch.testing.assert_close(eager, op, rtol=1e-4, atol=atol)
+    names = ("y", "mean", "var", "dx", "dweight", "dbias")
+    for name, eager, op in zip(names, *results, strict=True):
+        # dweight is 0 but for rounding: against float64, at a mean of 5, 400 draws had up to 1.2e-6 a row
+        rounding = 2.5e-6 * shape[0] * shape[2] * shape[3] if name == "dweight" else 0.0
+        torch.testing.assert_close(eager, op, rtol=1e-4, atol=1e-4 + rounding)
 
 
 def test_a_constant_channel_is_its_bias():
