@@ -17,13 +17,14 @@ from torch import Tensor
 from ali_fast import objective
 from ali_fast.capture import compiled
 from ali_fast.layers import Statistics
+from ali_fast.pixels import to_x
 
 if TYPE_CHECKING:
     from ali_fast.step import Step
 
 
 class Branches:
-    """`branches(batch, z, seeds)` -> both players' gradients, as `Step.turn`; losses and statistics are noted."""
+    """Called as `Step.turn`: both players' gradients; losses and statistics are noted."""
 
     def __init__(self, step: Step, compile: bool):
         self.step = step
@@ -37,7 +38,10 @@ class Branches:
         self.of_e, self.of_g = list(working.encoder.parameters()), list(working.decoder.parameters())
         assert [*map(id, self.of_e), *map(id, self.of_g)] == [*map(id, working.generator_parameters())]
 
-    def __call__(self, batch: Tensor, z: Tensor, seeds: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def __call__(
+        self, batch: Tensor, z: Tensor, seeds: Tensor, scale: None = None, rows: None = None, y: None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        assert scale is rows is y is None, "ALI itself, and no fp16"
         with self.aside():
             x, z_joint, *of_encoder = self.encode(batch, z, seeds)
         x_tilde, *of_decoder = self.decode(z, seeds)
@@ -67,10 +71,9 @@ class Branches:
 
     def _encode(self, batch: Tensor, z: Tensor, seeds: Tensor) -> tuple:
         statistics: Statistics = []
-        x = self.step.images(batch)
-        codes, z_joint = objective.encode(
-            self.step.working, x, z, seeds, statistics, dropout=self.step.working.z_dropout
-        )
+        step = self.step
+        x = to_x(step.images(batch), step.model.architecture.image_size, step.dtype)
+        codes, z_joint = objective.encode(step.working, x, z, seeds, statistics, dropout=step.working.z_dropout)
         return x, z_joint, objective.mean_sigma(codes), *_detached(statistics)
 
     def _decode(self, z: Tensor, seeds: Tensor) -> tuple:

@@ -93,8 +93,7 @@ class Step:
         """What happens on the device, and all that a CUDA graph holds."""
         rows = self.pick(len(batch))
         z, seeds = self.noise(len(batch) + (0 if rows is None else len(rows)))
-        more = () if isinstance(self.turn, Branches) else (self.adam.scale, rows, y)
-        self.adam.step(*self.turn(batch, z, seeds, *more))
+        self.adam.step(*self.turn(batch, z, seeds, self.adam.scale, rows, y))
         self.average()
 
     @torch.no_grad()
@@ -125,10 +124,9 @@ class Step:
         y: Tensor | None = None,
     ) -> tuple[list[Tensor], list[Tensor]]:
         """All but the noise and the optimizers, one graph: the generator's and the discriminator's gradients."""
-        images = batch if self.samples is None else self.samples[batch]
         if self.samples_y is not None:
             y = self.samples_y[batch]
-        outcome = self.play(images, z, seeds, scale, rows, y)
+        outcome = self.play(self.images(batch), z, seeds, scale, rows, y)
         self.note(outcome)
         return outcome.generator, outcome.discriminator
 
@@ -151,9 +149,8 @@ class Step:
         return self.game(self.working, x, z.to(self.dtype), seeds, self.route, scale, *more)
 
     def images(self, batch: Tensor) -> Tensor:
-        """x of a batch of images, or of their numbers in `samples`."""
-        images = batch if self.samples is None else self.samples[batch]
-        return to_x(images, self.model.architecture.image_size, self.dtype)
+        """uint8 [B, H, W, C] of a batch, which is that or numbers in `samples`."""
+        return batch if self.samples is None else self.samples[batch]
 
     @torch.no_grad()
     def note(self, outcome: Outcome) -> None:
@@ -211,5 +208,5 @@ class Step:
         self.steps, self.summed = state["steps"], state["summed"]
         self.sums.copy_(state["sums"])
         self.counter.fill_(self.steps)
-        if isinstance(self.run, Graphed):  # loading moved tensors whose addresses it holds
+        if isinstance(self.run, Graphed):  # it registered the generator in a state that is no longer its own
             self.run = Graphed(self._run)
