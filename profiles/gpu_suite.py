@@ -34,7 +34,11 @@ KEPT_OF_RUN = ("metrics.jsonl", "figures/samples.png", "figures/reconstructions.
 SHOWN_LINES = 60  # of a part's output, in the summary
 MOST_BYTES = 15 << 20  # of a file in DIR
 LEAST_SECONDS = 10.0  # with less left no further part is begun
-GPU_TESTS = ("tests/ali_fast/test_capture.py", "tests/ali_fast/data/test_device.py")
+GPU_TESTS = (
+    "tests/ali_fast/test_capture.py",
+    "tests/ali_fast/data/test_device.py",
+    "tests/ali_fast/test_few_channels.py",
+)
 
 
 @dataclass(frozen=True)

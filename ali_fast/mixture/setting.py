@@ -60,8 +60,8 @@ class Setting:
 RECOMMENDED = Setting(
     learning_rate=4.5e-4, beta1=0.3, init_std=0.04, discriminator_rate=1.5, decay_from=0.4, gradient_penalty=0.5
 )
-"""What `mixture search` led to. The penalty keeps all modes in balance from the start on, the decay then makes the
-samples sharp: numbers in profiles/results/2026-11-26-h100."""
+"""What `mixture search` led to. With the penalty all modes come into balance early, the decay then makes the samples
+sharp: numbers in profiles/results/2026-11-26-h100."""
 
 
 def member_seed(*names: object) -> int:
