@@ -73,7 +73,7 @@ class RunConfig(MixtureConfig):
     gradient_penalty: float | None = None
     """Weight of half the mean squared gradient of D's logit at the pairs of both kinds, in D's loss; by default 0."""
     recommended: bool = False
-    """What is not given is the setting that the search found, not the paper's protocol; it has been tried at 50 epochs."""
+    """What is not given is the setting that the search found, not the paper's protocol: tried at 50 epochs."""
     inference: bool = True
     """Also train the best GAN's two kinds of inference and the VAE, and draw figure 8."""
 
