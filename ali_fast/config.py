@@ -50,8 +50,8 @@ class TrainConfig:
     encoder: Literal["stochastic", "deterministic"] = "stochastic"
     """z_hat ~ N(mu(x), sigma(x)^2), or mu(x) itself, which is BiGAN."""
     ema: float | None = None
-    """Average E's and G's weights, keeping this share of the average at each step (such as 0.999), and draw, measure
-    and export the average; by default the weights themselves."""
+    """Average E's and G's weights, of semi-supervised D's too, keeping this share of the average at each step (such as
+    0.999), and draw, measure and export the average; by default the weights themselves."""
     data_dir: Path = Path("data")
     """Where the .beton files are (DATA_DIR/NAME/SPLIT.beton); prepared there if missing."""
     run_dir: Path | None = None

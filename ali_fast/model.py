@@ -169,9 +169,14 @@ class ALI(nn.Module):
         norms = [module for net in trained for module in net.modules() if isinstance(module, Normalized)]
         return [norm.running_mean for norm in norms], [norm.running_var for norm in norms]
 
-    def generator_state(self) -> dict[str, Tensor]:
-        """Weights and running statistics of all but D, by their names in the whole model's state."""
-        return {name: t for name, t in self.state_dict().items() if not name.startswith("discriminator.")}
+    @property
+    def shows_d(self) -> bool:
+        """Whether D is part of what a run is for: of K + 1 classes it is the classifier."""
+        return self.classes is not None
+
+    def averaged_state(self) -> dict[str, Tensor]:
+        """What --ema averages: weights and running statistics, by their names in the whole model's state."""
+        return {n: t for n, t in self.state_dict().items() if self.shows_d or not n.startswith("discriminator.")}
 
     def untrained(self) -> ALI:
         """The same networks on the CPU, to be initialized."""
@@ -185,8 +190,9 @@ class ALI(nn.Module):
         )
 
     def twin(self) -> ALI:
-        """A model with an E and a G of its own, now equal to these, and this D."""
-        return copy.deepcopy(self, {id(self.discriminator): self.discriminator} if self.players.judged else {})
+        """A model with networks of its own, now equal to these; only D, unless it is shown, is this one."""
+        shares_d = self.players.judged and not self.shows_d
+        return copy.deepcopy(self, {id(self.discriminator): self.discriminator} if shares_d else {})
 
     def working_copy(self, dtype: torch.dtype) -> ALI:
         """The same networks with the products' weights in `dtype`; every other tensor is shared."""

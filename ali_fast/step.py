@@ -29,8 +29,8 @@ class Step:
     conditional model, their y.
     labelled: of K+1 classes; each step also takes half as many of these, drawn anew with replacement.
     branches: run E beside G, of ALI and not in fp16: see ali_fast.branches.
-    ema: each step E's and G's weights and running statistics move an average by average = ema * average +
-    (1 - ema) * new.
+    ema: each step E's and G's weights and running statistics, of K+1 classes D's too, move an average by
+    average = ema * average + (1 - ema) * new.
 
     Attributes: model, which learns; shown, what is drawn, measured and exported: the model, or its average.
     """
@@ -99,7 +99,7 @@ class Step:
     @torch.no_grad()
     def average(self) -> None:
         if self.ema is not None:
-            averages, new = (list(net.generator_state().values()) for net in (self.shown, self.model))
+            averages, new = (list(net.averaged_state().values()) for net in (self.shown, self.model))
             torch._foreach_lerp_(averages, new, 1 - self.ema)
 
     def noise(self, batch: int) -> tuple[Tensor, Tensor]:
@@ -185,7 +185,7 @@ class Step:
         generators = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             generators["cuda"] = torch.cuda.get_rng_state(self.device)
-        averages = {} if self.ema is None else {"ema": self.shown.generator_state()}
+        averages = {} if self.ema is None else {"ema": self.shown.averaged_state()}
         return averages | {
             "model": self.model.state_dict(),
             "adam": self.adam.state_dict(),

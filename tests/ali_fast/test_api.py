@@ -66,7 +66,7 @@ def test_of_a_run_with_ema_the_average_is_used(tmp_path):
     path, model = make_run(tmp_path / "run")
     run = RunDirectory(path)
     _, state = api.newest_checkpoint(run)
-    ema = {name: t + 0.1 for name, t in model.generator_state().items()}
+    ema = {name: t + 0.1 for name, t in model.averaged_state().items()}
     state["step"]["ema"] = ema
     checkpoint.save(run.checkpoints, 8, {k: v for k, v in state.items() if k != "format"}, keep=3)
     for ali in (ali_fast.load(path), ali_fast.load(api.export(path))):

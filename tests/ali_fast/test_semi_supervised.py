@@ -145,3 +145,22 @@ def test_compiled_steps_are_eager_steps(make, kind):
             step(fixed(step.model, 20).images[i : i + 8])
     eager, compiled = (list(step.model.parameters()) for step in steps)
     assert difference(compiled, eager) < 1e-10
+
+
+def test_ema_averages_the_classifier_too(make):
+    model = make("maxout", torch.float32)
+    a = model.architecture
+    images = torch.randint(0, 256, (40, a.image_size, a.image_size, a.image_channels), dtype=torch.uint8)
+    labelled = Labelled(images, torch.randint(K, (40,)))
+    step = Step(model, learning_rate=1e-2, compile=False, ema=0.7, labelled=labelled)
+    expected = {name: t.clone() for name, t in model.state_dict().items()}
+    for i in range(4):
+        step(images[i : i + 8])
+        expected = {name: 0.7 * t + 0.3 * model.state_dict()[name] for name, t in expected.items()}
+    shown = step.shown.state_dict()
+    assert difference([shown[name] for name in expected], list(expected.values())) < 1e-6
+    changed = [n for n in expected if n.startswith("discriminator.") and n.endswith("weight")]
+    assert changed and min(float((shown[n] - model.state_dict()[n]).abs().max()) for n in changed) > 1e-4
+    resumed = Step(make("maxout", torch.float32), learning_rate=1e-2, compile=False, ema=0.7, labelled=labelled)
+    resumed.load_state_dict(copy.deepcopy(step.state_dict()))
+    assert all(torch.equal(t, shown[name]) for name, t in resumed.shown.state_dict().items())
