@@ -151,15 +151,16 @@ def start(row: Row, preset: Preset, batch_size: int, device: torch.device) -> Ru
 def start_all(
     waterfall: list[Row], preset: Preset, batch_size: int, device: torch.device, seconds: float
 ) -> tuple[dict[str, Running], dict[str, str]]:
-    """The rows that run, by name, and why the others do not. The first and the last start first.
+    """The rows that run, by name, and why the others do not.
 
+    The first starts first, then from the last backwards: what is nearest to `train` is worth most where time is short.
     One that fails is no reason to lose the others; after `seconds` no further one is started.
     """
     started: dict[str, Running] = {}
     left_out: dict[str, str] = {}
-    ends, between = [waterfall[0], waterfall[-1]], waterfall[1:-1]
+    between = waterfall[1:-1]
     end = time.perf_counter() + seconds
-    for row in [*ends, *between]:
+    for row in [waterfall[0], waterfall[-1], *reversed(between)]:
         if row in between and time.perf_counter() > end:
             left_out[row.name] = f"not started within {seconds:.0f} s"
             continue

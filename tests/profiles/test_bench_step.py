@@ -90,6 +90,14 @@ def test_a_row_that_fails_or_comes_late_is_left_out_and_named(preset):
     assert late.keys() == {row.name for row in rows[1:-1]}
 
 
+def test_what_is_nearest_to_train_starts_first(preset, monkeypatch):
+    monkeypatch.setattr(bench_step, "start", lambda row, *_: row.name)
+    rows = list(bench_step.rows(preset, 4, CPU, amp=False))
+    started, _ = bench_step.start_all(rows, preset, 4, CPU, seconds=float("inf"))
+    names = [row.name for row in rows]
+    assert list(started) == [names[0], *reversed(names[1:])]
+
+
 @pytest.mark.usefixtures("not_compiled")
 def test_without_the_first_row_there_is_nothing_to_compare(bench, monkeypatch):
     monkeypatch.setattr(bench_step, "UsualStep", lambda *_, **__: failing())
