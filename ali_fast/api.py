@@ -23,7 +23,12 @@ def load(run: str | Path, *, device: str = "auto") -> Inference:
 
     device: auto, cpu or cuda. Raises InputError where there is no run, no checkpoint, or another network's.
     """
-    path = Path(run)
+    return load_with_step(run, device=device)[0]
+
+
+def load_with_step(run: str | Path, *, device: str = "auto") -> tuple[Inference, int | None]:
+    """As `load`, and the step of the checkpoint; an export has none."""
+    path, step = Path(run), None
     where = decide.device(device).device
     if (path / "decoder.safetensors").exists():
         source, (preset, objective, encoder, classes, condition, image_shape, weights) = path, _read_export(path)
@@ -32,6 +37,7 @@ def load(run: str | Path, *, device: str = "auto") -> Inference:
         config = directory.read_config()
         preset, objective = presets.resolve(config.dataset, config.preset), config.objective
         source, state = newest_checkpoint(directory)
+        step = state["step"]["steps"]
         encoder, classes = config.encoder, state["conditions"].get("classes")
         condition = Condition.from_json(state["conditions"].get("condition"))
         image_shape = state["conditions"]["image_shape"]
@@ -47,7 +53,7 @@ def load(run: str | Path, *, device: str = "auto") -> Inference:
     checkpoint.check_same_network(weights, model.state_dict(), source)
     model.load_state_dict(weights)
     height, width, channels = image_shape
-    return Inference(model.to(where).eval(), (height, width, channels), condition)
+    return Inference(model.to(where).eval(), (height, width, channels), condition), step
 
 
 def newest_checkpoint(directory: RunDirectory) -> tuple[Path, dict[str, Any]]:

@@ -106,6 +106,9 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
                 broken = archive.testzip()
             state = torch.load(path, map_location=device, weights_only=True) if broken is None else None
         except Exception as error:  # zipfile and torch raise many types on damaged bytes, none of them documented
+            unreadable = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)  # that: a wrong offset
+            if unreadable or isinstance(error, MemoryError) or "memory" in str(error):  # torch has types of its own
+                raise
             raise DamagedCheckpointError(f"{type(error).__name__}: {' '.join(str(error).split())[:120]}") from error
     if broken is not None:
         raise DamagedCheckpointError(f"the checksum of {broken} is wrong")
@@ -123,15 +126,19 @@ def read_newest(
 ) -> tuple[Path, dict[str, Any]] | None:
     """The newest undamaged checkpoint and its path, or None where there is none at all.
 
-    One `warn` line per damaged file passed over. Raises InputError when there are checkpoints and all are
-    damaged: starting again from nothing is not ours to decide.
+    One `warn` line per damaged file passed over. Raises InputError when one cannot be read at all, and when there are
+    checkpoints and all are damaged: starting again from nothing is not ours to decide.
     """
     paths = list_checkpoints(directory)
     for path in paths:
         try:
             state = read(path, device)
-        except (DamagedCheckpointError, OSError) as error:
+        except DamagedCheckpointError as error:
             warn(f"{path} is damaged ({error}): trying the one before it")
+        except OSError as error:  # it may be good: to go on from the one before would end in its deletion
+            raise InputError(
+                f"{path} cannot be read ({error.strerror}): see to it, or move it away to resume from the one before it"
+            ) from error
         else:
             return path, state
     if paths:

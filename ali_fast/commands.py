@@ -79,12 +79,10 @@ class Train(config.TrainConfig):
 
         prepare_if_missing(resolved, self.verify)  # before torch is imported: a damaged file is said at once
 
-        from rich.console import Console
-
         from ali_fast import train
+        from ali_fast.console import Steady
 
-        console = Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
-        line = train.train(resolved, console)
+        line = train.train(resolved, Steady())
         assert resolved.run_dir is not None
         print(f"trained: pictures in {resolved.run_dir / 'figures'}, checkpoints in {resolved.run_dir / 'checkpoints'}")
         write_json(self.json, line)

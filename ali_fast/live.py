@@ -57,9 +57,9 @@ class LiveLine:
         self._console = console
         self._total_steps = total_steps
         self._steps_per_epoch = steps_per_epoch
-        self._session_seconds = session_seconds
         self._step = self._start_step = start_step
         self._start = self._drawn = time.perf_counter()
+        self._end = None if session_seconds is None else self._start + session_seconds
         self._timed = False
         self._winner: str | None = None
         self._tick = ""
@@ -80,8 +80,8 @@ class LiveLine:
 
     def tick(self, line: Mapping[str, Any]) -> None:
         """A tick is done: `line` is what `metrics.jsonl` got."""
-        speed = f"{line['images_per_second']:,.0f} images/s"
-        self._tick = f"{speed}  {describe_tick(line)}"
+        speed = f"{line['images_per_second']:,.0f} images/s  " if "images_per_second" in line else ""
+        self._tick = speed + describe_tick(line)
         self._step = line["step"]
         if self._live is None:
             self.say(f"{self._position()}  {self._tick}")
@@ -106,10 +106,11 @@ class LiveLine:
 
     def _position(self) -> str:
         epochs = self._total_steps / self._steps_per_epoch
-        done, spent = self._step - self._start_step, time.perf_counter() - self._start
+        now = time.perf_counter()
+        done, spent = self._step - self._start_step, now - self._start
         left = (self._total_steps - self._step) * spent / done if done else None
-        if left is not None and self._session_seconds is not None:
-            left = min(left, max(0.0, self._session_seconds - spent))
+        if left is not None and self._end is not None:
+            left = min(left, max(0.0, self._end - now))
         return (
             f"epoch {self._step / self._steps_per_epoch:.1f}/{epochs:.1f}  "
             f"step {self._step}/{self._total_steps}  "

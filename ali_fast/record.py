@@ -42,10 +42,13 @@ class Speed:
         self.first, self.start, self.waited = step, time.perf_counter(), self.wait.seconds
 
     def measure(self, step: int) -> dict[str, float]:
+        """Nothing on a session's first step, which may have compiled."""
         seconds, steps = time.perf_counter() - self.start, step - self.first
+        if not steps:
+            return {}
         return {
             "images_per_second": steps * self.batch_size / seconds,
-            "step_ms": seconds / steps * 1e3 if steps else float("nan"),
+            "step_ms": seconds / steps * 1e3,
             "data_wait_share": (self.wait.seconds - self.waited) / seconds,
         }
 

@@ -32,7 +32,8 @@ CACHE = ROOT / "build" / "gpu_suite"
 RUN, NUMBERS = CACHE / "run", CACHE / "numbers"
 KEPT_OF_RUN = ("metrics.jsonl", "figures/samples.png", "figures/reconstructions.png")
 SHOWN_LINES = 60  # of a part's output, in the summary
-MOST_BYTES = 15 << 20  # of a file in DIR
+LARGE = ("trace.json.gz", "step.png", "ops.png", *(Path(name).name for name in KEPT_OF_RUN))  # what parts leave in DIR
+MOST_BYTES = 15 << 20  # of one of these
 LEAST_SECONDS = 10.0  # with less left no further part is begun
 GPU_TESTS = (
     "tests/ali_fast/test_capture.py",
@@ -220,8 +221,8 @@ def keep(out: Path) -> None:
     for name in KEPT_OF_RUN:
         if (RUN / name).exists():
             shutil.copy(RUN / name, out)
-    for path in out.iterdir():
-        if path.stat().st_size > MOST_BYTES:
+    for path in (out / name for name in LARGE):
+        if path.exists() and path.stat().st_size > MOST_BYTES:
             path.unlink()
             print(f"{path.name} was larger than {MOST_BYTES >> 20} MB and is not kept")
 

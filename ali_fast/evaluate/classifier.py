@@ -71,6 +71,12 @@ class Classifier:
         return torch.cat([function(_to_x(chunk.to(device))).cpu() for chunk in chunks]).numpy()
 
 
+def has_labels(subject: Subject) -> bool:
+    """Whether the run's data set has something to train a classifier on."""
+    manifest = subject.manifest(subject.preset.labelled_split)
+    return bool(manifest.classes or manifest.attributes)
+
+
 def of_data_set(subject: Subject, test: Split, console: Console) -> Classifier:
     """The cached classifier of the run's data set, or a new one.
 
@@ -78,10 +84,10 @@ def of_data_set(subject: Subject, test: Split, console: Console) -> Classifier:
     """
     config, split = subject.config, subject.preset.labelled_split
     manifest = subject.manifest(split)
-    if not manifest.classes and not manifest.attributes:
+    if not has_labels(subject):
         raise InputError(
-            f"{config.dataset} has neither classes nor attributes, so no classifier can be trained on it: "
-            f"give --inception-weights for distances in Inception's features"
+            f"{config.dataset} has neither classes nor attributes, so no classifier can be trained on it; distances in "
+            f"Inception's features need none: --task frechet --inception-weights PATH"
         )
     path = beton_path(config.data_dir, config.dataset, split).with_name("classifier.pt")
     network = Network(manifest.shape[2], max(manifest.shape[:2]), len(manifest.classes) or len(manifest.attributes))
@@ -90,7 +96,10 @@ def of_data_set(subject: Subject, test: Split, console: Console) -> Classifier:
         console.print(f"training a classifier of {config.dataset} (kept as {path})", soft_wrap=True)
         train(network, subject.read(split), console)
         accuracy = accuracy_of(network, test)
-        _save(network, path, manifest.sha256, accuracy)
+        try:
+            _save(network, path, manifest.sha256, accuracy)
+        except OSError as error:
+            console.print(f"warning: the classifier cannot be kept ({error.strerror}): {path}", soft_wrap=True)
     return Classifier(network.eval(), accuracy)
 
 

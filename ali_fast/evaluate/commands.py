@@ -43,6 +43,7 @@ class Evaluate:
     def run(self) -> None:
         commands.at_least(1, labels=self.labels, draws=self.draws, jobs=1 if self.jobs is None else self.jobs)
         commands.at_least(10, samples=self.samples)
+        commands.at_least(0, seed=self.seed)
         if self.inception_weights is not None and self.task != "frechet":
             raise InputError("--inception-weights is for --task frechet")
 

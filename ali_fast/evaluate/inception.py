@@ -31,7 +31,12 @@ class _Images(Dataset):
 
 
 def measure(
-    images: npt.NDArray[np.uint8], real: npt.NDArray[np.uint8], weights: Path, *, extractor: str = "inception-v3-compat"
+    images: npt.NDArray[np.uint8],
+    real: npt.NDArray[np.uint8],
+    weights: Path,
+    cuda: bool,
+    *,
+    extractor: str = "inception-v3-compat",
 ) -> dict[str, float]:
     """FID and KID (mean and std over subsets) of uint8 [N, H, W, C] sets.
 
@@ -57,7 +62,7 @@ def measure(
             fid=True,
             kid=True,
             kid_subset_size=min(KID_SUBSET, len(images), len(real)),
-            cuda=torch.cuda.is_available(),
+            cuda=cuda,
             cache=False,
             verbose=False,
             feature_extractor=extractor,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ali_fast import presets
-from ali_fast.api import load, newest_checkpoint
+from ali_fast.api import load_with_step
 from ali_fast.config import TrainConfig
 from ali_fast.data.loader import BetonLoader
 from ali_fast.data.schema import Manifest, NotPreparedError, beton_path, read_manifest
@@ -87,11 +89,13 @@ class Subject:
         return whole[:pool], held_out[: presets.HELD_OUT]
 
 
-def open_subject(path: Path, prepare: Callable[[TrainConfig], None], device: str = "auto") -> Subject:
+def open_subject(
+    path: Path, prepare: Callable[[TrainConfig], None], device: Literal["auto", "cpu", "cuda"] = "auto"
+) -> Subject:
     """The run in `path`; `prepare` makes its data if it is not there. Raises InputError as `load`."""
     run = RunDirectory(path)
     config = run.read_config()
-    inference = load(path, device=device)
-    prepare(config)
-    step = newest_checkpoint(run)[1]["step"]["steps"]
+    inference, step = load_with_step(path, device=device)
+    assert step is not None  # an export's config.json was refused above
+    prepare(dataclasses.replace(config, device=device))  # not where it was trained
     return Subject(run, config, presets.resolve(config.dataset, config.preset), inference, step)

@@ -155,24 +155,26 @@ def run_frechet(
     sets = {"samples": subject.inference.sample(count, seed, y).numpy(), f"training images ({len(train):,})": train}
     if subject.inference.model.players.encoder:
         sets["reconstructions"] = subject.inference.reconstruct(test.images[:count], y).numpy()
-    judge = classifier.of_data_set(subject, test, console)
-    real = judge.features(test.images[:count])
-    table: list[tuple[str, ...]] = []
-    numbers: list[dict[str, Any]] = []
-    for name, images in sets.items():
-        found = judge.features(images)
-        distance, (precision, recall) = distances.frechet(real, found), distances.precision_recall(real, found)
-        numbers.append({"set": name, "frechet": distance, "precision": precision, "recall": recall})
-        table.append((name, f"{distance:.3f}", f"{precision:.3f}", f"{recall:.3f}"))
-    columns = ["against test images", "Frechet", "precision", "recall"]
-    about = (
-        f"{dataset}, run at step {step:,}: {count:,} images of each set against {count:,} test images, in the "
-        f"{classifier.FEATURES} features of a classifier with {percent(judge.accuracy)} % test accuracy"
-    )
+    columns = ["against test images"]
+    table: list[tuple[str, ...]] = [(name,) for name in sets]
+    numbers: list[dict[str, Any]] = [{"set": name} for name in sets]
+    about = f"{dataset}, run at step {step:,}: {count:,} images of each set against {count:,} test images"
+    accuracy = None
+    if classifier.has_labels(subject) or inception_weights is None:
+        judge = classifier.of_data_set(subject, test, console)
+        real, accuracy = judge.features(test.images[:count]), judge.accuracy
+        for i, images in enumerate(sets.values()):
+            found = judge.features(images)
+            distance, (precision, recall) = distances.frechet(real, found), distances.precision_recall(real, found)
+            numbers[i] |= {"frechet": distance, "precision": precision, "recall": recall}
+            table[i] += (f"{distance:.3f}", f"{precision:.3f}", f"{recall:.3f}")
+        columns += ["Frechet", "precision", "recall"]
+        about += f", in the {classifier.FEATURES} features of a classifier with {percent(accuracy)} % test accuracy"
     if inception_weights is not None:
         from ali_fast.evaluate import inception
 
-        standard = [inception.measure(images, test.images[:count], inception_weights) for images in sets.values()]
+        on_cuda = subject.inference.device.type == "cuda"
+        standard = [inception.measure(i, test.images[:count], inception_weights, on_cuda) for i in sets.values()]
         columns += ["FID", "KID x 1000"]
         table = [(*row, f"{s['fid']:.2f}", f"{s['kid'] * 1e3:.2f}") for row, s in zip(table, standard, strict=True)]
         numbers = [{**row, **s} for row, s in zip(numbers, standard, strict=True)]
@@ -187,7 +189,7 @@ def run_frechet(
             "seconds": time.perf_counter() - started,
             "count": count,
             "seed": seed,
-            "classifier_accuracy": judge.accuracy,
+            "classifier_accuracy": accuracy,
             "sets": numbers,
         },
     )

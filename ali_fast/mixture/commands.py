@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from tyro.conf import OmitArgPrefixes, subcommand
 
@@ -33,9 +33,10 @@ class Run(RunConfig):
     def run(self) -> None:
         config = checked(self, RunConfig)
         prepare(config)
+        from ali_fast.console import Steady
         from ali_fast.mixture import protocol
 
-        values = protocol.run(config, console())
+        values = protocol.run(config, Steady())
         print(protocol.write_tables(config.run_dir, values))
         drawn = f", {config.run_dir / 'figure8.png'} and .pdf" if config.inference else ""
         print(f"numbers in {config.run_dir / 'results.json'}{drawn}")
@@ -55,9 +56,10 @@ class Search(SearchConfig):
     def run(self) -> None:
         config = checked(self, SearchConfig)
         prepare(config)
+        from ali_fast.console import Steady
         from ali_fast.mixture import results, search
 
-        values = search.search(config, console())
+        values = search.search(config, Steady())
         print(results.runs_table("ali", values["trials"]))
         if values["trials"][0]["shortfall"] is None:
             print("every trial diverged")
@@ -105,9 +107,3 @@ def checked(given: MixtureConfig, kind: type[C]) -> C:
 
 def prepare(config: MixtureConfig) -> None:
     commands.prepare_splits("mixture", config.data_dir, ("train", "valid"), device=config.device)
-
-
-def console() -> Any:
-    from rich.console import Console
-
-    return Console(markup=False, highlight=False, emoji=False, soft_wrap=True)

@@ -12,8 +12,8 @@ from ali_fast.errors import InputError
 from ali_fast.mixture.setting import RECOMMENDED, Setting, draw_protocol, draw_search
 
 METHODS = ("ali", "gan")
-FREE_ON_RESUME = frozenset({"data_dir", "run_dir", "device", "compile"})
-"""Fields that may differ when a run is resumed: where things are, and what computes them."""
+FREE_ON_RESUME = frozenset({"data_dir", "run_dir", "device", "compile", "methods", "inference"})
+"""Fields that may differ when a run is resumed: where things are, what computes them, and which models are wanted."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,10 +82,13 @@ class MixtureRun:
 
 @contextlib.contextmanager
 def opened(config: MixtureConfig, console: Console, sizes: Sizes = PAPER) -> Iterator[MixtureRun]:
-    """The run of `config` in its directory, locked, signals heeded. Raises InputError if another run is there."""
+    """The run of `config` in its directory, locked, signals heeded. Raises InputError if another run is there.
+
+    Until there is a checkpoint there is nothing to resume, and a mistyped flag binds nobody.
+    """
     run = RunDirectory(config.run_dir)
     with run.locked(), Signals() as signals:
-        if run.config.exists():
+        if run.config.exists() and any(run.path.glob("*/checkpoints/step-*.pt")):
             old = json.loads(run.config.read_text())
             if fields := configuration.differences(old, config):
                 raise InputError(

@@ -8,6 +8,7 @@ be confirmed by ten fresh seeds at full length: it prints the command.
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from typing import Any
 
 from rich.console import Console
@@ -80,6 +81,7 @@ def confirmation(config: SearchConfig, best: dict[str, Any]) -> str:
             "ali-fast mixture run --methods ali --no-inference --runs 10 --epochs 400",
             f"--batch-size {config.batch_size} --seed {config.seed + 1}",
             *flags,
-            f"--run-dir {config.run_dir}-confirmed",
+            *(["--tf32"] if config.tf32 else []),
+            f"--data-dir {shlex.quote(str(config.data_dir))} --run-dir {shlex.quote(f'{config.run_dir}-confirmed')}",
         ]
     )

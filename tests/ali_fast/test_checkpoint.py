@@ -174,3 +174,28 @@ def test_another_network_is_named(tmp_path):
         checkpoint.check_same_network({"a": torch.zeros(2, 4), "b": torch.zeros(4)}, here, tmp_path)
     with pytest.raises(InputError, match="it has no b; it has c, which this network lacks"):
         checkpoint.check_same_network({"a": torch.zeros(2, 3), "c": torch.zeros(4)}, here, tmp_path)
+
+
+def test_one_that_cannot_be_read_is_not_taken_for_damaged(tmp_path, monkeypatch):
+    save(tmp_path, 1, 2)
+    newest = tmp_path / "step-00000002.pt"
+
+    def fail(self, *_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    for broken in ("pathlib.Path.open", "zipfile.ZipFile.testzip"):
+        with monkeypatch.context() as m, pytest.raises(InputError, match=f"{newest.name} cannot be read"):
+            m.setattr(broken, fail)
+            checkpoint.read_newest(tmp_path, warn=pytest.fail)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_too_little_memory_is_no_damage(tmp_path, monkeypatch, error):
+    save(tmp_path, 1, 2)
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(type(error)):
+        checkpoint.read_newest(tmp_path, warn=pytest.fail)

@@ -78,3 +78,22 @@ def test_an_objective_says_what_it_has():
 
 def test_on_a_terminal():
     assert "D(x,z_hat) 0.61" in lines(LINE, terminal=True)
+
+
+def test_the_sessions_end_counts_from_its_start_not_from_the_first_step(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    out = io.StringIO()
+    console = Console(file=out, width=200)
+    live = LiveLine(console, total_steps=10**6, steps_per_epoch=10, start_step=0, session_seconds=120.0)
+    now[0] = 70.0  # it compiled
+    live.advance(1)
+    now[0] = 80.0
+    live.advance(20)
+    live.tick(LINE)
+    assert "0:40 left" in out.getvalue()
+
+
+def test_the_first_step_has_no_speed():
+    line = {name: value for name, value in LINE.items() if name not in ("images_per_second", "data_wait_share")}
+    assert "images/s" not in lines(line)

@@ -414,3 +414,14 @@ def test_data_damaged_under_a_run_ends_it_with_a_saved_checkpoint(data, tmp_path
 def test_json_of_a_run_and_its_description(straight, tmp_path):
     assert cli.main(["describe", "--dataset", "digits", "--json", str(tmp_path / "d.json")]) == 0
     assert set(json.loads((tmp_path / "d.json").read_text())) >= {"encoder", "decoder", "discriminator"}
+
+
+def test_a_run_of_one_step_says_nothing_of_its_speed(data, tmp_path):
+    assert cli.main(command(data, tmp_path / "run", "--json", str(tmp_path / "line.json"), steps=1)) == 0
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    line = json.loads((tmp_path / "line.json").read_text(), parse_constant=refuse)
+    assert line["step"] == 1
+    assert not TIMES - {"seconds"} & line.keys()

@@ -151,3 +151,12 @@ def test_the_real_suite_runs_through_without_a_gpu(tmp_path):
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names >= {"summary.md", "results.json", "step.png", "metrics.jsonl", "samples.png", "trace.json.gz"}
     assert len(names) <= 8
+
+
+def test_files_of_the_user_stay(suite, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_suite, "MOST_BYTES", 1000)
+    (tmp_path / "out").mkdir(exist_ok=True)
+    (tmp_path / "out" / "theirs.pt").write_bytes(bytes(2000))
+    (tmp_path / "out" / "dangling").symlink_to(tmp_path / "nowhere")
+    suite(Part("one", 30, python("")))
+    assert (tmp_path / "out" / "theirs.pt").stat().st_size == 2000

@@ -1,6 +1,7 @@
 """`ali-fast evaluate` on a run of the digits whose weights are random."""
 
 import dataclasses
+import errno
 import json
 import shutil
 
@@ -13,7 +14,7 @@ from ali_fast import checkpoint, cli, config, kernels, presets
 from ali_fast.config import TrainConfig
 from ali_fast.data.loader import BetonLoader
 from ali_fast.data.schema import beton_path
-from ali_fast.evaluate import classifier, labels_alone, svm
+from ali_fast.evaluate import classifier, inception, labels_alone, subject, svm
 from ali_fast.model import ALI
 from ali_fast.pixels import to_x
 from ali_fast.run_directory import RunDirectory
@@ -214,3 +215,46 @@ def test_a_directory_that_is_no_run_is_named(tmp_path, run, capsys):
     shutil.rmtree(run / "checkpoints")
     assert evaluate(run) == 2
     assert "has no checkpoint yet" in capsys.readouterr().err
+
+
+def test_without_labels_there_are_inceptions_distances(run, tmp_path, capsys, monkeypatch):
+    asked = []
+
+    def measure(images, real, weights, cuda):
+        asked.append((len(images), len(real), weights.name, cuda))
+        return {"fid": 1.5, "kid": 0.002, "kid_std": 0.001}
+
+    monkeypatch.setattr(inception, "measure", measure)
+    monkeypatch.setattr(inception, "describe", lambda weights: weights.name)
+    make_set(tmp_path / "own", "folder", ALL)
+    of_folder(run, tmp_path / "own")
+    assert evaluate(run, "--task", "frechet", "--inception-weights", "w.pth") == 0
+    assert asked == [(120, 120, "w.pth", False)] * 3
+    assert "1.50" in capsys.readouterr().out
+    kept = json.loads((run / "evaluation" / "frechet.json").read_text())
+    assert kept["numbers"]["classifier_accuracy"] is None
+    assert kept["numbers"]["sets"][0] == {"set": "samples", "fid": 1.5, "kid": 0.002, "kid_std": 0.001}
+
+
+def test_a_classifier_that_cannot_be_kept_serves_all_the_same(run, tmp_path, data, capsys, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(classifier, "_save", fail)
+    monkeypatch.setattr(classifier, "_restore", lambda *_: None)
+    assert evaluate(run, "--task", "reconstruction") == 0
+    assert "cannot be kept (Read-only file system)" in capsys.readouterr().err
+
+
+def test_data_are_prepared_for_the_device_asked_for_and_the_step_is_the_weights_own(run):
+    changed = dataclasses.replace(RunDirectory(run).read_config(), device="cuda")
+    (run / "config.json").write_text(config.to_json(changed))
+    seen = []
+    opened = subject.open_subject(run, lambda config: seen.append(config.device), "cpu")
+    assert seen == ["cpu"]
+    assert opened.step == 12
+
+
+def test_a_negative_seed_is_the_users_to_know(run, capsys):
+    assert evaluate(run, "--task", "svm", "--seed", -1) == 2
+    assert "--seed -1: must be at least 0" in capsys.readouterr().err

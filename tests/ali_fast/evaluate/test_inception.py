@@ -22,16 +22,16 @@ def images(count, seed):
 @pytest.mark.skipif(here, reason="torch-fidelity is installed")
 def test_without_the_library_one_is_told_how_to_get_it():
     with pytest.raises(InputError, match=r"ali-fast\[fid\]"):
-        inception.measure(images(20, 0), images(20, 1), Path("weights.pth"))
+        inception.measure(images(20, 0), images(20, 1), Path("weights.pth"), False)
 
 
 @needs_it
 def test_weights_that_cannot_be_used_are_named(tmp_path):
     with pytest.raises(InputError, match="no such file"):
-        inception.measure(images(20, 0), images(20, 1), tmp_path / "absent.pth")
-    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
+        inception.measure(images(20, 0), images(20, 1), tmp_path / "absent.pth", False)
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth", False)
     with pytest.raises(InputError, match="cannot be used"):
-        inception.measure(images(20, 0), images(20, 1), tmp_path / "other.pth")
+        inception.measure(images(20, 0), images(20, 1), tmp_path / "other.pth", False)
 
 
 @needs_it
@@ -66,8 +66,8 @@ def test_the_librarys_frechet_distance_is_ours(tmp_path):
     torch_fidelity.register_feature_extractor("projected", Projected)
     (tmp_path / "weights.pth").touch()
     a, b = images(200, 0), images(200, 1) // 2
-    found = inception.measure(a, b, tmp_path / "weights.pth", extractor="projected")
+    found = inception.measure(a, b, tmp_path / "weights.pth", False, extractor="projected")
     ours = [x.repeat(3, -1).transpose(0, 3, 1, 2).reshape(200, -1) @ projection.numpy() for x in (a, b)]
     assert found["fid"] == pytest.approx(frechet(*ours), rel=1e-3)
     assert found["kid"] > 0
-    assert "torch-fidelity" in inception.describe(Path("weights.pth"))
+    assert "torch-fidelity" in inception.describe(Path("weights.pth"), False)

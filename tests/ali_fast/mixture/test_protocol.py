@@ -151,3 +151,14 @@ def test_a_figure_of_nothing_and_a_damaged_model_are_the_users_to_know(make_conf
     (tmp_path / "vae" / "best.safetensors").write_bytes(b"no tensors here")
     with pytest.raises(InputError, match=r"best\.safetensors cannot be read as vae"):
         protocol.draw(tmp_path, data_dir)
+
+
+def test_a_command_that_failed_binds_nobody_and_more_may_be_asked_later(make_config, console):
+    config = make_config(methods=("ali",), inference=False, epochs=1)
+    with pytest.raises(InputError, match="batch"):
+        protocol.run(dataclasses.replace(config, batch_size=10**6), console, SIZES)
+    protocol.run(config, console, SIZES)
+    weights = (config.run_dir / "ali" / "best.safetensors").read_bytes()
+    found = protocol.run(dataclasses.replace(config, methods=("ali", "gan")), console, SIZES)
+    assert found["methods"].keys() == {"ali", "gan"}
+    assert (config.run_dir / "ali" / "best.safetensors").read_bytes() == weights

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shlex
+from pathlib import Path
 
 import pytest
 from alone import SIZES
@@ -71,3 +72,11 @@ def test_the_proposal_is_a_command_with_the_trials_setting():
         assert math.isclose(getattr(asked, name), value, rel_tol=1e-3)
     assert not asked.inference
     assert isinstance(asked, RunConfig)
+
+
+def test_the_proposal_multiplies_as_the_search_and_reads_its_data():
+    config = SearchConfig(tf32=True, data_dir=Path("data of mine"), run_dir=Path("a search"))
+    best = {"setting": dataclasses.asdict(config.settings()[0])}
+    asked = cli.parse(shlex.split(search.confirmation(config, best))[1:]).command
+    assert asked.tf32
+    assert (asked.data_dir, asked.run_dir) == (Path("data of mine"), Path("a search-confirmed"))
