@@ -27,7 +27,8 @@ def make_run(path, seed=0, step=7, encoder="stochastic"):
     generator = torch.Generator().manual_seed(seed)
     weights = {k: torch.rand(t.shape, generator=generator) * 0.3 for k, t in model.state_dict().items()}
     model.load_state_dict(weights)
-    state = {"step": {"model": model.state_dict(), "steps": 7}, "conditions": {"image_shape": [8, 8, 1]}, "seconds": 1.0}
+    states = {"model": model.state_dict(), "steps": step}
+    state = {"step": states, "conditions": {"image_shape": [8, 8, 1]}, "seconds": 1.0}
     checkpoint.save(run.checkpoints, step, state, keep=3)
     return path, model
 
