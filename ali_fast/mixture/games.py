@@ -102,13 +102,15 @@ def vae(
     theta: Sequence[Tensor],
     x: Tensor,
     eps: Tensor,
+    kl_weight: Tensor,
 ) -> Outcome:
     """The negative evidence bound (`ali_fast.objective.negative_bound`); encode gives mu and log_sigma [..., M, L],
-    x is [..., M, D]."""
+    x is [..., M, D]. The gradient is that of the bound with its KL times kl_weight []; the losses are the bound's."""
     mu, log_sigma = encode(x)
     x_hat = decode(mu + log_sigma.exp() * eps)
     losses = negative_bound(x, x_hat, mu, log_sigma)
-    return Outcome(losses.movedim(0, -1).detach(), _gradients(losses[0].sum(), theta), [])
+    _, reconstruction, kl = losses
+    return Outcome(losses.movedim(0, -1).detach(), _gradients((reconstruction + kl_weight * kl).sum(), theta), [])
 
 
 def _play(

@@ -1,11 +1,11 @@
 """The five models of section 4.5, R members each: which networks, which game, how to encode and decode.
 
 Points and codes are [R, B, 2]. `encode` and `decode` are for evaluation mode; `play` is one game in training mode.
-`eps` is the encoder's noise, `blur` [R, 2B, 2] noise on the points that D sees, or None; `penalty` [R, 1, 1] the
-weights of D's gradient penalty, or None.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,21 @@ from torch import Tensor, nn
 from ali_fast.mixture import games, nets
 from ali_fast.mixture.games import Judged, Outcome
 from ali_fast.mixture.nets import Network, Sizes, Statistics
+
+
+class Turn(NamedTuple):
+    """What one game is played with, beside the networks."""
+
+    x: Tensor
+    z: Tensor
+    eps: Tensor
+    """The encoder's noise."""
+    blur: Tensor | None
+    """[R, 2B, 2]: noise on the points that D sees."""
+    penalty: Tensor | None
+    """[R, 1, 1]: the weights of D's gradient penalty."""
+    kl_weight: Tensor
+    """[]: of the KL in a VAE's loss."""
 
 
 class Model(nn.Module):
@@ -26,9 +41,7 @@ class Model(nn.Module):
         self.members, self.sizes = members, sizes
         self.decoder = nets.decoder(members, sizes)
 
-    def play(
-        self, x: Tensor, z: Tensor, eps: Tensor, blur: Tensor | None, penalty: Tensor | None, statistics: Statistics
-    ) -> Outcome:
+    def play(self, turn: Turn, statistics: Statistics) -> Outcome:
         raise NotImplementedError
 
     def encode(self, x: Tensor, eps: Tensor) -> Tensor:
@@ -80,18 +93,16 @@ class Ali(Encoding):
         super().__init__(members, sizes)
         self.discriminator = nets.discriminator(members, sizes.x + sizes.z, sizes)
 
-    def play(
-        self, x: Tensor, z: Tensor, eps: Tensor, blur: Tensor | None, penalty: Tensor | None, statistics: Statistics
-    ) -> Outcome:
+    def play(self, turn: Turn, statistics: Statistics) -> Outcome:
         return games.ali(
-            lambda x: self.encoder(torch.cat([x, eps], dim=2), statistics),
+            lambda x: self.encoder(torch.cat([x, turn.eps], dim=2), statistics),
             lambda z: self.decoder(z, statistics),
-            lambda x, x_tilde, z_hat, z: self.judge(_points(x, x_tilde, blur), torch.cat([z_hat, z], dim=1)),
+            lambda x, x_tilde, z_hat, z: self.judge(_points(x, x_tilde, turn.blur), torch.cat([z_hat, z], dim=1)),
             self.generator_parameters(),
             self.discriminator_parameters(),
-            x,
-            z,
-            penalty,
+            turn.x,
+            turn.z,
+            turn.penalty,
         )
 
     def judge(self, x: Tensor, z: Tensor) -> Judged:
@@ -106,17 +117,15 @@ class Gan(Model):
         super().__init__(members, sizes)
         self.discriminator = nets.discriminator(members, sizes.x, sizes)
 
-    def play(
-        self, x: Tensor, z: Tensor, eps: Tensor, blur: Tensor | None, penalty: Tensor | None, statistics: Statistics
-    ) -> Outcome:
+    def play(self, turn: Turn, statistics: Statistics) -> Outcome:
         return games.gan(
             lambda z: self.decoder(z, statistics),
-            lambda x, x_tilde: self.judge(_points(x, x_tilde, blur)),
+            lambda x, x_tilde: self.judge(_points(x, x_tilde, turn.blur)),
             self.generator_parameters(),
             self.discriminator_parameters(),
-            x,
-            z,
-            penalty,
+            turn.x,
+            turn.z,
+            turn.penalty,
         )
 
     def judge(self, x: Tensor) -> Judged:
@@ -132,11 +141,12 @@ class Inverse(Encoding):
         super().__init__(members, sizes)
         self.decoder.freeze()
 
-    def play(
-        self, x: Tensor, z: Tensor, eps: Tensor, blur: Tensor | None, penalty: Tensor | None, statistics: Statistics
-    ) -> Outcome:
+    def play(self, turn: Turn, statistics: Statistics) -> Outcome:
         return games.inverse(
-            lambda x: self.encoder(torch.cat([x, eps], dim=2), statistics), self.decode, self.generator_parameters(), z
+            lambda x: self.encoder(torch.cat([x, turn.eps], dim=2), statistics),
+            self.decode,
+            self.generator_parameters(),
+            turn.z,
         )
 
 
@@ -147,18 +157,16 @@ class PostHoc(Ali):
         super().__init__(members, sizes)
         self.decoder.freeze()
 
-    def play(
-        self, x: Tensor, z: Tensor, eps: Tensor, blur: Tensor | None, penalty: Tensor | None, statistics: Statistics
-    ) -> Outcome:
+    def play(self, turn: Turn, statistics: Statistics) -> Outcome:
         return games.post_hoc(
-            lambda x: self.encoder(torch.cat([x, eps], dim=2), statistics),
+            lambda x: self.encoder(torch.cat([x, turn.eps], dim=2), statistics),
             self.decode,
-            lambda x, x_tilde, z_hat, z: self.judge(_points(x, x_tilde, blur), torch.cat([z_hat, z], dim=1)),
+            lambda x, x_tilde, z_hat, z: self.judge(_points(x, x_tilde, turn.blur), torch.cat([z_hat, z], dim=1)),
             self.generator_parameters(),
             self.discriminator_parameters(),
-            x,
-            z,
-            penalty,
+            turn.x,
+            turn.z,
+            turn.penalty,
         )
 
 
@@ -173,15 +181,14 @@ class Vae(Model):
         mu, log_sigma = self.encoder(x, []).chunk(2, dim=2)
         return mu + log_sigma.exp() * eps
 
-    def play(
-        self, x: Tensor, z: Tensor, eps: Tensor, blur: Tensor | None, penalty: Tensor | None, statistics: Statistics
-    ) -> Outcome:
+    def play(self, turn: Turn, statistics: Statistics) -> Outcome:
         return games.vae(
             lambda x: tuple(self.encoder(x, statistics).chunk(2, dim=2)),
             lambda z: self.decoder(z, statistics),
             self.generator_parameters(),
-            x,
-            eps,
+            turn.x,
+            turn.eps,
+            turn.kl_weight,
         )
 
 

@@ -14,12 +14,18 @@ import torch
 from torch import Tensor
 
 from ali_fast.capture import Graphed, compiled
-from ali_fast.mixture.models import Model
+from ali_fast.mixture.models import Model, Turn
 from ali_fast.mixture.nets import BATCH_NORM_MOMENTUM, Statistics
 from ali_fast.mixture.setting import Setting
 from csrc_triton.philox import element_normals, philox4x32
 
 BETA2, ADAM_EPS = 0.999, 1e-8
+KL_WARM_UP = 0.5
+"""Share of the training over which the weight of a VAE's KL rises linearly from 0 to 1 (as Bowman et al., CoNLL 2016).
+
+With all of it from the start the mixture's codes say nothing, ever: seen from afar its points are one round cloud, of
+which each nat of code costs what it gains. Only a decoder that already tells the modes apart gains more. A tenth of
+20,000 steps is too short: the code is given up again."""
 Z, EPS, BLUR = range(3)  # the random sites
 
 
@@ -82,22 +88,32 @@ class Step:
 
     @torch.no_grad()
     def _schedules(self) -> tuple[Tensor, ...]:
-        """Adam's and the noise's factors for this step, [R, 1, 1]. A program of its own: within the update's, Inductor
-        would take the power for every element anew."""
+        """Adam's and the noise's factors for this step, [R, 1, 1], and the KL's, []. A program of its own: within the
+        update's, Inductor would take the power for every element anew."""
         done = self.counter.double()
         left = ((self.total_steps - done) / (self.total_steps - self.decay_from).clamp_min(1)).clamp(0, 1)
         first, second = 1 - self.beta1 ** (done + 1), 1 - BETA2 ** (done + 1)
         blur = self.blur * (1 - done / self.noise_until).clamp_min(0)
-        factors = (self.rate * left / first, self.rate_d * left / first, 1 - self.beta1, second.rsqrt(), blur)
+        kl_weight = (done / (KL_WARM_UP * self.total_steps)).clamp(max=1)
+        rates = self.rate * left / first, self.rate_d * left / first
+        factors = (*rates, 1 - self.beta1, second.rsqrt(), blur, kl_weight)
         return tuple(factor.to(self.dtype) for factor in factors)
 
     def _update(
-        self, rows: Tensor, rate: Tensor, rate_d: Tensor, beta1_rest: Tensor, second: Tensor, blur: Tensor
+        self,
+        rows: Tensor,
+        rate: Tensor,
+        rate_d: Tensor,
+        beta1_rest: Tensor,
+        second: Tensor,
+        blur: Tensor,
+        kl_weight: Tensor,
     ) -> None:
         x = self.points[rows]
         z, eps, noise = self.noise(x.shape[1])
         statistics: Statistics = []
-        outcome = self.model.play(x, z, eps, None if noise is None else noise * blur, self.penalty, statistics)
+        turn = Turn(x, z, eps, None if noise is None else noise * blur, self.penalty, kl_weight)
+        outcome = self.model.play(turn, statistics)
         with torch.no_grad():
             rates = [rate] * len(outcome.generator) + [rate_d] * len(outcome.discriminator)
             gradients = [*outcome.generator, *outcome.discriminator]

@@ -85,6 +85,7 @@ class Alone:
             kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(1).mean()
             x_hat = nets["decoder"](mu + log_sigma.exp() * eps)
             s = ((x - x_hat) ** 2).mean().sqrt()
+            self.not_yet = (1 - min(1.0, 2 * self.done / self.total)) * kl
             return [kl - torch.distributions.Normal(x_hat, s).log_prob(x).sum(1).mean()]
         x_tilde = nets["decoder"](z)
         if name == "inverse":
@@ -117,6 +118,8 @@ class Alone:
             blur = blur * self.setting.instance_noise * max(0.0, 1 - share / self.setting.noise_until)
         losses = self.losses(x, z, eps, blur)
         costs = [losses[0], losses[1] + self.penalty(self.pairs)] if self.theta_d else losses
+        if self.name == "vae":
+            costs = [losses[0] - self.not_yet]
         for theta, loss in zip((self.theta_g, self.theta_d), costs, strict=False):
             gradients = torch.autograd.grad(loss, theta, retain_graph=True)
             for p, gradient in zip(theta, gradients, strict=True):
