@@ -12,10 +12,11 @@ import torch
 from ali_fast import checkpoint, decide, kernels, presets
 from ali_fast.condition import Condition
 from ali_fast.errors import InputError
+from ali_fast.files import whole, write_text
 from ali_fast.inference import Inference
 from ali_fast.model import ALI
 from ali_fast.players import PLAYERS, Objective
-from ali_fast.run_directory import RunDirectory, write_text
+from ali_fast.run_directory import RunDirectory
 
 
 def load(run: str | Path, *, device: str = "auto") -> Inference:
@@ -77,9 +78,8 @@ def export(run: str | Path) -> Path:
     directory.export.mkdir(exist_ok=True)
     for name, network in inference.model.named_children():
         weights = {key: t.contiguous() for key, t in network.state_dict().items()}
-        part = directory.export / f"{name}.safetensors.part"
-        part.write_bytes(save(weights))  # not save_file: its files are readable by their owner alone
-        part.replace(part.with_suffix(""))
+        with whole(directory.export / f"{name}.safetensors") as part:
+            part.write_bytes(save(weights))  # not save_file: its files are readable by their owner alone
     values = {
         "dataset": config.dataset,
         "preset": config.preset,

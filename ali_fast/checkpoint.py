@@ -15,7 +15,7 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -48,16 +48,16 @@ def save(directory: Path, step: int, state: Mapping[str, Any], *, keep: int) -> 
     part = path.with_suffix(".part")
     try:
         with open(part, "wb") as file:
-            torch.save({"format": FORMAT, **state}, file)
+            _write({"format": FORMAT, **state}, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
         _point_latest_at(path)
         _sync_directory(directory)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-        if error.errno not in NO_SPACE:
+        if not isinstance(error, OSError) or error.errno not in NO_SPACE:
             raise
         kept = list_checkpoints(directory)[:1]
         good = f"{kept[0].name} is the last good one" if kept else "none was written yet"
@@ -67,6 +67,14 @@ def save(directory: Path, step: int, state: Mapping[str, Any], *, keep: int) -> 
         ) from error
     _prune(directory, step, keep)
     return path
+
+
+def _write(state: Mapping[str, Any], file: IO[bytes]) -> None:
+    """torch.save; what ends it is raised as it is. torch's writer then ends its zip, and fails on that instead."""
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        raise error.__context__ or error from None
 
 
 def _point_latest_at(path: Path) -> None:

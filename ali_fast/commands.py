@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_module
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,9 @@ class Train(config.TrainConfig):
 def prepare_if_missing(resolved: config.TrainConfig, verify: bool = False) -> None:
     """The data of a training: there and whole, or prepared. Raises InputError also for a folder's of another preset."""
     preset = presets.resolve(resolved.dataset, resolved.preset)
-    splits = (preset.train_split, preset.valid_split)
+    splits = [preset.train_split, preset.valid_split]
+    if resolved.labels is not None:
+        splits.append(preset.test_split)
     prepare_splits(resolved.dataset, resolved.data_dir, splits, device=resolved.device, verify=verify)
     if resolved.dataset == "folder":
         from ali_fast.data import schema
@@ -107,7 +110,7 @@ def prepare_if_missing(resolved: config.TrainConfig, verify: bool = False) -> No
 
 
 def prepare_splits(
-    dataset: str, data_dir: Path, splits: tuple[str, ...], *, device: str = "auto", verify: bool = False
+    dataset: str, data_dir: Path, splits: Sequence[str], *, device: str = "auto", verify: bool = False
 ) -> None:
     """Check the splits, or prepare the data set if one is not there; a damaged one is never rebuilt unasked.
 

@@ -6,13 +6,14 @@ pixels kept square and sharp, so that an 8x8 digit can be read.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from ali_fast.files import whole
 
 Images = npt.NDArray[np.uint8]
 
@@ -69,11 +70,7 @@ def _picture(sheet: Images) -> Image.Image:
 
 
 def _write(path: Path, pictures: list[Image.Image], **options: Any) -> None:
-    part = path.with_suffix(path.suffix + ".part")
     if len(pictures) > 1:
         options["append_images"] = pictures[1:]
-    try:
+    with whole(path) as part:
         pictures[0].save(part, **options)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -43,7 +43,7 @@ def describe_tick(line: Mapping[str, Any]) -> str:
 
 
 class LiveLine:
-    """Progress towards `total_steps`. Between ticks only the host's step count is drawn: no sync."""
+    """Progress towards `total_steps`, drawn while inside. Between ticks only the host's step count: no sync."""
 
     def __init__(
         self,
@@ -66,7 +66,15 @@ class LiveLine:
         self._live: Live | None = None
         if console.is_terminal:
             self._live = Live(self._render(), console=console, auto_refresh=False)
+
+    def __enter__(self) -> LiveLine:
+        if self._live is not None:
             self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
 
     def advance(self, step: int) -> None:
         """`step` updates have been issued."""
@@ -99,10 +107,6 @@ class LiveLine:
     def say(self, message: str) -> None:
         """A line of its own, above the live one."""
         self._console.print(Text(message), soft_wrap=True)
-
-    def close(self) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def _position(self) -> str:
         epochs = self._total_steps / self._steps_per_epoch

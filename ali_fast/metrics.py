@@ -77,7 +77,7 @@ class TensorBoard:
     def __init__(self, directory: Path, *, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # a second to import
 
-        self._writer = SummaryWriter(str(directory), purge_step=step + 1 if step else None)
+        self._writer = SummaryWriter(str(directory), purge_step=step + 1)
 
     def add_tick(self, line: Mapping[str, Any]) -> None:
         for name, value in line.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ali_fast import arch
 from ali_fast.errors import InputError
@@ -24,6 +24,7 @@ class Preset:
     """The game that it is for; its networks can play others, too."""
     train_split: str = "train"
     valid_split: str = "valid"
+    test_split: str = "test"
     learning_rate: float = 1e-4
     beta1: float = 0.5
     beta2: float = 0.999
@@ -82,6 +83,7 @@ PRESETS: tuple[Preset, ...] = (
         architecture=arch.IMAGENET64,
         batch_size=128,
         epochs=125,
+        test_split="valid",
         from_paper=True,
     ),
     Preset(
@@ -122,8 +124,9 @@ TRAINABLE = tuple(dict.fromkeys([preset.dataset for preset in PRESETS] + ["folde
 def resolve(dataset: str, name: str | None = None, objective: Objective = "ali") -> Preset:
     """The preset called `name`, or the data set's own: for this objective if it has one, else the first of its rows.
 
-    Raises InputError for an unknown data set or preset, or for a preset whose images have another number of
-    channels than the data set's (`folder` names its preset, and its images take that preset's shape).
+    `folder` names its preset: its images take that preset's shape, its splits are its own.
+
+    Raises InputError for an unknown data set or preset, or one of another data set.
     """
     if dataset not in TRAINABLE:
         raise InputError(f"unknown data set {dataset!r}: one of {', '.join(TRAINABLE)}")
@@ -135,5 +138,9 @@ def resolve(dataset: str, name: str | None = None, objective: Objective = "ali")
     fitting = [p for p in PRESETS if dataset in ("folder", p.dataset)]
     for preset in fitting:
         if preset.name == name:
-            return preset
+            return _of_a_folder(preset) if dataset == "folder" else preset
     raise InputError(f"no preset {name!r} for {dataset}: one of {', '.join(p.name for p in fitting)}")
+
+
+def _of_a_folder(preset: Preset) -> Preset:
+    return replace(preset, dataset="folder", train_split="train", valid_split="valid", test_split="test")

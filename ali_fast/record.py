@@ -180,6 +180,5 @@ class Recorder:
         )
 
     def close(self) -> None:
-        self.live.close()
         self.metrics.close()
         self.tensorboard.close()

@@ -15,9 +15,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ali_fast.files import write_text
 from ali_fast.live import clock
 from ali_fast.metrics import read_metrics
-from ali_fast.run_directory import RunDirectory, write_text
+from ali_fast.run_directory import RunDirectory
 
 WIDTH, HEIGHT = 340, 190  # of a chart, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 42, 10, 10, 24  # margins for the axes' numbers

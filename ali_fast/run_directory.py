@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import filelock
 from ali_fast import config as configuration
 from ali_fast.config import TrainConfig
 from ali_fast.errors import InputError
+from ali_fast.files import write_text
 
 
 class RunDirectory:
@@ -73,13 +73,3 @@ class RunDirectory:
         for directory in (self.figures, self.checkpoints):
             directory.mkdir(exist_ok=True)
         write_text(self.config, configuration.to_json(config))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
-    part = path.with_suffix(path.suffix + ".part")
-    try:
-        part.write_text(text)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

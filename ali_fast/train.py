@@ -26,16 +26,17 @@ from ali_fast.data.device import y_of
 from ali_fast.data.labelled import Labelled, labelled_subset
 from ali_fast.data.loader import BetonLoader, first_samples
 from ali_fast.data.resident import resident_bytes
-from ali_fast.data.schema import DamagedError, NotPreparedError, beton_path
+from ali_fast.data.schema import DamagedError, beton_path
 from ali_fast.data.source import Batch, Source
 from ali_fast.errors import InputError, Interrupted
+from ali_fast.files import write_text
 from ali_fast.live import LiveLine
 from ali_fast.model import ALI, mean_log_odds
 from ali_fast.pixels import to_x
 from ali_fast.players import PLAYERS
 from ali_fast.presets import Preset
 from ali_fast.record import FIXED_IMAGES, Recorder
-from ali_fast.run_directory import RunDirectory, write_text
+from ali_fast.run_directory import RunDirectory
 from ali_fast.signals import Signals
 from ali_fast.step import Step
 
@@ -97,21 +98,23 @@ def _train(
         start_step=step.steps,
         session_seconds=config.minutes and config.minutes * 60,
     )
-    recorder = Recorder(
-        run,
-        step,
-        conditions=conditions,
-        valid=valid.images,
-        valid_y=None if condition is None else y_of(valid),
-        batch_size=loader.order.batch_size,
-        steps_per_epoch=len(loader),
-        keep=config.keep,
-        seconds_before=seconds,
-        live=live,
-        wait=source.wait,
-        test=test,
-    )
-    with Signals() as signals, contextlib.closing(recorder):
+    with contextlib.ExitStack() as stack:
+        signals = stack.enter_context(Signals())
+        recorder = Recorder(
+            run,
+            step,
+            conditions=conditions,
+            valid=valid.images,
+            valid_y=None if condition is None else y_of(valid),
+            batch_size=loader.order.batch_size,
+            steps_per_epoch=len(loader),
+            keep=config.keep,
+            seconds_before=seconds,
+            live=stack.enter_context(live),
+            wait=source.wait,
+            test=test,
+        )
+        stack.enter_context(contextlib.closing(recorder))
         if resumed:
             recorder.restored()
         else:
@@ -232,19 +235,14 @@ def build_step(
 
 
 def labelled_and_test(config: TrainConfig, preset: Preset, where: torch.device) -> tuple[Labelled, Labelled]:
-    """The images whose labels a semi-supervised run knows, and those its error is followed on: the test split's, or
-    the validation split's where there is none (imagenet64).
+    """The images whose labels a semi-supervised run knows, and those its error is followed on, of its test split.
 
     Raises InputError where labels are missing or too few.
     """
     assert config.labels is not None
     known = BetonLoader(beton_path(config.data_dir, config.dataset, preset.labelled_split), batch_size=1)
     labelled = labelled_subset(known, config.labels, preset.pool(known.manifest.count), config.seed, where)
-    try:
-        path = beton_path(config.data_dir, config.dataset, "test")
-        test = BetonLoader(path, batch_size=1).read_all()
-    except NotPreparedError:
-        test = BetonLoader(beton_path(config.data_dir, config.dataset, preset.valid_split), batch_size=1).read_all()
+    test = BetonLoader(beton_path(config.data_dir, config.dataset, preset.test_split), batch_size=1).read_all()
     assert test.labels is not None
     return labelled, Labelled(test.images, test.labels)
 

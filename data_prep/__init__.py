@@ -31,6 +31,8 @@ DATASETS: dict[str, tuple[str, ...]] = {
     "mixture": ("train", "valid", "test"),
 }
 """Each data set's splits."""
+DEFAULTS = {"seed": 0}
+"""Of sources' options: not to give one is to give this."""
 
 
 def prepare(
@@ -127,7 +129,7 @@ def _kept(paths: list[Path], source: Path | None, options: dict[str, Any]) -> li
 
 def _check_same(data_dir: Path, manifest: Manifest, options: dict[str, Any], exactly: bool = False) -> None:
     for name in [*options, *(manifest.options if exactly else ())]:
-        was, now = (values.get(name, "by default") for values in (manifest.options, options))
+        was, now = (values.get(name, DEFAULTS.get(name, "by default")) for values in (manifest.options, options))
         if was != now:
             raise _made_otherwise(data_dir, manifest, f"with {name} {was}, not {now}")
 

@@ -2,8 +2,8 @@
 
 A download goes to NAME.part and takes its name only when its size and sha256 are the published ones. Interrupted, it
 goes on where it stopped. Connecting, headers and name lookup get CONNECT_S seconds together, the data must flow at
-LEAST_RATE bytes a second on average over STALL_S seconds, and a failure that may pass is tried ATTEMPTS times. Silence
-before the first byte is no network, and is not tried again.
+LEAST_RATE bytes a second on average over STALL_S seconds, and a failure that may pass is tried ATTEMPTS times, each
+CHUNK nearer to the end ATTEMPTS times anew. Silence before the first byte is no network, and is not tried again.
 """
 
 from __future__ import annotations
@@ -135,7 +135,8 @@ def _complete(file: Published, out: BinaryIO) -> None:
     columns = (TextColumn(file.name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(file.name, total=file.size)
-        for attempt in range(ATTEMPTS):
+        attempt, furthest = 0, already
+        while True:
             try:
                 while out.tell() < file.size:
                     _transfer(file, out, lambda: progress.update(task, completed=out.tell()))
@@ -144,10 +145,12 @@ def _complete(file: Published, out: BinaryIO) -> None:
             except _PassingError as failure:
                 if isinstance(failure, _SilenceError) and out.tell() == already:
                     raise _no_way(file, str(failure)) from None
-                reason = failure
-                if attempt + 1 < ATTEMPTS:
-                    time.sleep(PAUSE_S * 2**attempt)
-    raise _no_way(file, f"{reason} ({ATTEMPTS} attempts)")
+                attempt += 1
+                if out.tell() >= furthest + CHUNK:
+                    attempt, furthest = 1, out.tell()
+                if attempt == ATTEMPTS:
+                    raise _no_way(file, f"{failure} ({ATTEMPTS} attempts)") from None
+                time.sleep(PAUSE_S * 2 ** (attempt - 1))
 
 
 def _transfer(file: Published, out: BinaryIO, moved: Callable[[], None]) -> None:
@@ -190,7 +193,7 @@ def _connect(file: Published, start: int) -> http.client.HTTPResponse:
 
     def ask() -> None:
         try:
-            answers.put(urllib.request.urlopen(request, timeout=min(CONNECT_S, STALL_S)))
+            answers.put(urllib.request.urlopen(request, timeout=STALL_S))
         except Exception as error:
             answers.put(error)
 

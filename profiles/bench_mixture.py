@@ -3,8 +3,8 @@
     python -m profiles.bench_mixture [--model ali] [--members 10] [--device cpu] [--rounds 15] [--json PATH]
 
 Rows, timed in turn in one run: our step of one member in eager mode (torch's own operations, one backward for both
-players); the same compiled; all members in one. The first two are counted `members` times: single runs go one after
-another.
+players); the same compiled, on a GPU captured as well; all members in one. The first two are counted `members` times:
+single runs go one after another.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def make_step(name: str, members: int, device: torch.device, compile: bool) -> C
     model, setting = MODELS[name](members, PAPER), Setting()
     seeds = [member_seed("bench", i) for i in range(members)]
     model.initialize(seeds, [setting.init_std] * members)
-    on_cuda = device.type == "cuda"
-    step = Step(model, points, [setting] * members, seeds, total_steps=10**6, compile=compile, cuda_graph=on_cuda)
+    captured = compile and device.type == "cuda"
+    step = Step(model, points, [setting] * members, seeds, total_steps=10**6, compile=compile, cuda_graph=captured)
     rows: Tensor = torch.randint(POINTS, (members, BATCH), device=device)
     call = functools.partial(step, rows)
     start = time.perf_counter()

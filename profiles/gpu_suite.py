@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 
+from ali_fast.files import write_text
 from profiles import report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -153,7 +154,9 @@ def run(part: Part, args: argparse.Namespace, seconds_left: float) -> Outcome:
     if command is None:
         return Outcome(part.name, f"skipped: {part.missing}", 0.0, "")
     if seconds_left < LEAST_SECONDS:
-        return Outcome(part.name, f"skipped: no time left; --only {part.name} runs it alone", 0.0, "")
+        return Outcome(
+            part.name, f"skipped: no time left; --only {part.name} with another --out runs it alone", 0.0, ""
+        )
     limit = min(part.seconds * args.limits, seconds_left)
     caches = {"TORCHINDUCTOR_CACHE_DIR": str(CACHE / "inductor"), "TRITON_CACHE_DIR": str(CACHE / "triton")}
     start = time.perf_counter()
@@ -174,6 +177,9 @@ def run(part: Part, args: argparse.Namespace, seconds_left: float) -> Outcome:
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
         state = f"stopped after {limit:.0f} s"
+    except BaseException:  # a session of its own hears no Ctrl-C
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     return Outcome(part.name, state, time.perf_counter() - start, output)
 
 
@@ -253,12 +259,13 @@ def main(arguments: list[str] | None = None) -> None:
         outcomes.append(outcome)
         print(f"{outcome.part}: {outcome.state}, {outcome.seconds:.0f} s", flush=True)
         keep(args.out)
-        (args.out / "results.json").write_text(json.dumps(results(head, outcomes), indent=1) + "\n")
-        (args.out / "summary.md").write_text(summary(head, outcomes))
+        write_text(args.out / "results.json", json.dumps(results(head, outcomes), indent=1) + "\n")
+        write_text(args.out / "summary.md", summary(head, outcomes))
     print(f"{args.out / 'summary.md'}")
     if any(outcome.state.startswith(("failed", "stopped")) for outcome in outcomes):
         sys.exit(1)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))  # its part ends with it
     main()

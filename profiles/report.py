@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ali_fast import environment
+from ali_fast.files import write_text
 
 
 def device_name(device: torch.device) -> str:
@@ -43,7 +44,7 @@ def print_header(head: Mapping[str, Any]) -> None:
 
 def write_json(path: Path, head: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], **more: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**head, **more, "rows": rows}, indent=2) + "\n")
+    write_text(path, json.dumps({**head, **more, "rows": rows}, indent=2) + "\n")
 
 
 def bar_chart(

@@ -90,7 +90,7 @@ class Stream(EpochIterator):
             try:
                 item = self.output_queue.get(timeout=1)
             except Empty:
-                if self.is_alive():
+                if self.is_alive() or not self.output_queue.empty():  # its last words may have come just now
                     continue
             if item is None:
                 self.close()

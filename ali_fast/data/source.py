@@ -41,7 +41,7 @@ class Source:
                 yield (rows,)
             return
         with closing(self.loader.epoch(epoch, start)) as batches:
-            for batch in to_device(self.wait.timed(batches), self.device):
+            for batch in self.wait.timed(to_device(batches, self.device)):
                 y = y_of(batch) if self.conditional else None
                 yield (batch.images,) if y is None else (batch.images, y)
 

@@ -5,7 +5,6 @@ Kept as DATA_DIR/NAME/classifier.pt beside the beton and trained again when the 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from ali_fast.data.schema import beton_path
 from ali_fast.errors import InputError
 from ali_fast.evaluate.progress import follow
 from ali_fast.evaluate.subject import Split, Subject
+from ali_fast.files import whole
 
 FORMAT = 1
 BATCH, LEARNING_RATE = 100, 2e-3
@@ -168,9 +168,5 @@ def _restore(network: Network, path: Path, train_sha256: str) -> float | None:
 
 def _save(network: Network, path: Path, train_sha256: str, accuracy: float) -> None:
     state = {"format": FORMAT, "train_sha256": train_sha256, "network": network.state_dict(), "accuracy": accuracy}
-    part = path.with_suffix(".part")
-    try:
+    with whole(path) as part:
         torch.save(state, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

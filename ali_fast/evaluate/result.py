@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ali_fast.run_directory import RunDirectory, write_text
+from ali_fast.files import write_text
+from ali_fast.run_directory import RunDirectory
 
 
 @dataclass(frozen=True, kw_only=True)

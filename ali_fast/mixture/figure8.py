@@ -6,12 +6,12 @@ by component; their codes; their reconstructions; prior samples; generated sampl
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ali_fast.files import whole
 from ali_fast.mixture.grid import MEANS
 
 ROWS = (
@@ -68,11 +68,7 @@ def draw(columns: list[Column], points: np.ndarray, components: np.ndarray, path
             if j == 0:
                 axis.set_ylabel(ROWS[i])
     for path in paths:
-        part = path.with_name(path.name + ".part")
-        try:
-            # no date: the same points give the same file
-            metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
+        # no date: the same points give the same file
+        metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
+        with whole(path) as part:
             figure.savefig(part, format=path.suffix[1:], dpi=150, metadata=metadata)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)

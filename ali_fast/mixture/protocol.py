@@ -23,6 +23,7 @@ from ali_fast import decide, environment
 from ali_fast.data.loader import BetonLoader
 from ali_fast.data.schema import beton_path
 from ali_fast.errors import InputError
+from ali_fast.files import whole, write_text
 from ali_fast.mixture import config as configuration
 from ali_fast.mixture import figure8, measures, results, training
 from ali_fast.mixture.config import MixtureConfig, RunConfig
@@ -30,7 +31,7 @@ from ali_fast.mixture.models import MODELS, Model
 from ali_fast.mixture.nets import PAPER, Sizes
 from ali_fast.mixture.setting import Setting, member_seed
 from ali_fast.mixture.training import Job, Place, Trained
-from ali_fast.run_directory import RunDirectory, write_text
+from ali_fast.run_directory import RunDirectory
 from ali_fast.signals import Signals
 
 COLUMNS = ("ali", "inverse", "post-hoc", "vae")
@@ -219,13 +220,9 @@ def member(model: Model, r: int) -> Model:
 
 
 def keep(model: Model, path: Path) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-        safetensors.torch.save_file(tensors, part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with whole(path) as part:
+        part.write_bytes(safetensors.torch.save(tensors))  # save_file's are readable by their owner alone
 
 
 def load(directory: Path, name: str, sizes: Sizes = PAPER) -> Model:

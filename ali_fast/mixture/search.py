@@ -13,13 +13,13 @@ from typing import Any
 
 from rich.console import Console
 
+from ali_fast.files import write_text
 from ali_fast.mixture import results, training
 from ali_fast.mixture.config import SearchConfig
 from ali_fast.mixture.nets import PAPER, Sizes
 from ali_fast.mixture.protocol import PACGAN_SAMPLES, MixtureRun, opened
 from ali_fast.mixture.setting import Setting, member_seed
 from ali_fast.mixture.training import Job, Place
-from ali_fast.run_directory import write_text
 
 GOAL_NEAR, GOAL_QUALITY, GOAL_KL = 25, 0.95, 0.04
 

@@ -1,6 +1,7 @@
 import errno
 import itertools
 import os
+import resource
 import signal
 import time
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from ali_fast import checkpoint
-from ali_fast.errors import InputError
+from ali_fast.errors import InputError, Interrupted
 
 
 def state(value: float, size: int = 64) -> dict:
@@ -124,6 +125,50 @@ def test_disk_full_keeps_the_last_good_one(tmp_path):
     assert caught.value.__cause__.errno == errno.ENOSPC
     assert names(tmp_path) == ["latest.pt", "step-00000001.pt"]
     assert checkpoint.read_newest(tmp_path, warn=pytest.fail)[1]["step"]["steps"] == 1
+
+
+def test_a_disk_that_fills_on_the_way_keeps_the_last_good_one(tmp_path):
+    """torch's writer, ended in the middle, raises an error of its own over the one that says why."""
+    save(tmp_path, 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"no space left .* step-00000001.pt is the last good one"):
+            checkpoint.save(tmp_path, 2, state(2, size=400), keep=3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert names(tmp_path) == ["latest.pt", "step-00000001.pt"]
+
+
+def test_a_signal_on_the_way_is_that_signal_and_leaves_no_half(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise Interrupted(signal.SIGTERM)
+
+    save(tmp_path, 1)
+    monkeypatch.setattr(checkpoint, "open", lambda *a: Refusing(a, interrupted), raising=False)
+    with pytest.raises(Interrupted):
+        save(tmp_path, 2)
+    assert names(tmp_path) == ["latest.pt", "step-00000001.pt"]
+
+
+class Refusing:
+    """A file that refuses its third write."""
+
+    def __init__(self, arguments, refuse):
+        self.file, self.refuse, self.writes = open(*arguments), refuse, 0  # noqa: SIM115
+
+    def write(self, data):
+        self.writes += 1
+        return self.refuse() if self.writes == 3 else self.file.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
 
 
 def test_another_format_is_refused(tmp_path):

@@ -2,6 +2,8 @@ from pathlib import Path
 
 import pytest
 
+import data_prep
+from ali_fast import presets
 from ali_fast.config import TrainConfig, differences, from_json, to_json
 from ali_fast.errors import InputError
 
@@ -43,6 +45,17 @@ def test_the_preset_fills_what_was_not_given():
 def test_mistakes_are_named(options, words):
     with pytest.raises(InputError, match=words):
         TrainConfig(**options).resolved()
+
+
+def test_every_preset_names_splits_that_are_prepared():
+    for preset in presets.PRESETS:
+        made = data_prep.DATASETS[preset.dataset]
+        assert {preset.train_split, preset.valid_split, preset.test_split, preset.labelled_split} <= set(made)
+        assert ("test" in made) == (preset.test_split == "test")
+        of_folder = presets.resolve("folder", preset.name)
+        splits = (of_folder.train_split, of_folder.valid_split, of_folder.test_split, of_folder.labelled_split)
+        assert splits == ("train", "valid", "test", "train")
+        assert of_folder.architecture == preset.architecture
 
 
 def test_unknown_data_sets_and_presets_list_the_good_ones():

@@ -1,5 +1,7 @@
 import io
+import sys
 
+import pytest
 from rich.console import Console
 
 from ali_fast.live import LiveLine, clock
@@ -31,14 +33,12 @@ def test_clock():
 
 def lines(*ticks, terminal=False):
     out = io.StringIO()
-    live = LiveLine(
-        Console(file=out, force_terminal=terminal, width=200), total_steps=100, steps_per_epoch=10, start_step=0
-    )
-    live.advance(1)
-    for tick in ticks:
-        live.advance(tick["step"])
-        live.tick(tick)
-    live.close()
+    console = Console(file=out, force_terminal=terminal, width=200)
+    with LiveLine(console, total_steps=100, steps_per_epoch=10, start_step=0) as live:
+        live.advance(1)
+        for tick in ticks:
+            live.advance(tick["step"])
+            live.tick(tick)
     return out.getvalue()
 
 
@@ -78,6 +78,15 @@ def test_an_objective_says_what_it_has():
 
 def test_on_a_terminal():
     assert "D(x,z_hat) 0.61" in lines(LINE, terminal=True)
+
+
+def test_whatever_happens_the_terminal_is_as_it_was():
+    stdout, out = sys.stdout, io.StringIO()
+    console = Console(file=out, force_terminal=True)
+    with pytest.raises(KeyboardInterrupt), LiveLine(console, total_steps=100, steps_per_epoch=10, start_step=0):
+        raise KeyboardInterrupt
+    assert sys.stdout is stdout
+    assert out.getvalue().rindex("\x1b[?25h") > out.getvalue().rindex("\x1b[?25l")  # the cursor is shown
 
 
 def test_the_sessions_end_counts_from_its_start_not_from_the_first_step(monkeypatch):

@@ -8,7 +8,10 @@ import pytest
 import torch
 
 import ali_fast
+import data_prep
 from ali_fast import checkpoint, cli, metrics
+from ali_fast.commands import prepare_if_missing
+from ali_fast.config import TrainConfig
 from ali_fast.errors import InputError
 from ali_fast.objective import METRICS
 from ali_fast.players import PLAYERS
@@ -182,3 +185,14 @@ def test_configuration_and_default_folder_name_the_objective(train):
     assert json.loads((train.gan / "config.json").read_text())["objective"] == "gan"
     assert str(TrainConfig(dataset="digits", objective="vae").resolved().run_dir) == "runs/digits-vae"
     assert str(TrainConfig(dataset="digits").resolved().run_dir) == "runs/digits"
+
+
+def test_the_images_that_the_error_is_followed_on_are_prepared_with_the_rest(tmp_path):
+    data_prep.prepare("digits", data_dir=tmp_path)
+    test = tmp_path / "digits" / "test.beton"
+    test.unlink()
+    prepare_if_missing(TrainConfig(dataset="digits", data_dir=tmp_path).resolved())
+    assert not test.exists()
+    followed = TrainConfig(dataset="digits", data_dir=tmp_path, objective="semi-supervised", labels=100)
+    prepare_if_missing(followed.resolved())
+    assert test.exists()

@@ -170,6 +170,12 @@ def test_a_server_that_always_hangs_up(server, tmp_path):
     assert (tmp_path / "set.bin.part").read_bytes() == DATA[:50]
 
 
+def test_a_connection_that_brings_something_is_no_failed_attempt(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "CHUNK", 10_000)
+    server.cuts = [20_000] * (2 * download.ATTEMPTS)
+    assert fetch(server.published(), tmp_path).read_bytes() == DATA
+
+
 def test_no_network(direct, tmp_path, within):
     file = Published("set.bin", 10, DIGEST, "http://no-such-host.invalid/set.bin")
     with (

@@ -75,6 +75,23 @@ def test_numbers_and_words_of_every_part_are_kept(suite, tmp_path):
         assert line in summary
 
 
+def test_interrupted_the_suite_takes_its_part_along(suite, tmp_path, monkeypatch):
+    child = tmp_path / "child"
+
+    def interrupted(process, *args, **kw):
+        if str(child) not in process.args[-1]:
+            return communicate(process, *args, **kw)
+        while not child.exists() or not child.read_text():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    communicate = subprocess.Popen.communicate
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        suite(Part("hangs", 30, python(HANGS.format(path=str(child)))))
+    assert_dead(child)
+
+
 def test_a_part_that_hangs_is_stopped_with_what_it_started(suite, tmp_path):
     start = time.perf_counter()
     hangs = python(HANGS.format(path=str(tmp_path / "child")))
@@ -84,14 +101,22 @@ def test_a_part_that_hangs_is_stopped_with_what_it_started(suite, tmp_path):
     assert outcomes(results) == {"hangs": "stopped after 3 s", "next": "done"}
     assert "    begun" in summary
     assert "    still here" in summary
-    status = Path(f"/proc/{(tmp_path / 'child').read_text()}/status")
-    assert not status.exists() or "Z (zombie)" in status.read_text()
+    assert_dead(tmp_path / "child")
+
+
+def assert_dead(child):
+    """The process whose number is in this file; it may take a moment."""
+    status = Path(f"/proc/{child.read_text()}/status")
+    deadline = time.monotonic() + 5
+    while status.exists() and "Z (zombie)" not in status.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_no_part_begins_without_time(suite):
     code, results, _ = suite(Part("late", 30, python("")), flags=("--minutes", "0.1"))
     assert code == 0
-    assert outcomes(results) == {"late": "skipped: no time left; --only late runs it alone"}
+    assert outcomes(results) == {"late": "skipped: no time left; --only late with another --out runs it alone"}
 
 
 def test_nothing_is_left_of_an_earlier_call(suite, tmp_path):
