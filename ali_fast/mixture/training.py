@@ -215,8 +215,9 @@ class _Log:
         }
         for name, values in zip(self.step.model.losses, losses.T, strict=True):
             line[name] = [value if np.isfinite(value) else None for value in values.tolist()]
-        for name in ("covered", "near", "high_quality", "reverse_kl"):
-            line[name] = [getattr(m, name) if m else None for m in of_modes]
+        for name in ("covered", "near", "high_quality", "reverse_kl", "reverse_kl_near"):
+            values = [float("nan") if m is None else getattr(m, name) for m in of_modes]
+            line[name] = [value if np.isfinite(value) else None for value in values]
         self.metrics.append(line)
         self.place.console.print(f"{self.job.model}  {self.describe(line)}", soft_wrap=True)
         self.from_step, self.from_time = steps, time.perf_counter()

@@ -16,7 +16,7 @@ from ali_fast.mixture.config import RunConfig, SearchConfig
 
 
 def trial(run, near, quality, kl):
-    return {"run": run, "modes_2500": {"near": near, "high_quality": quality, "reverse_kl": kl}}
+    return {"run": run, "modes_2500": {"near": near, "high_quality": quality, "reverse_kl_near": kl, "reverse_kl": 9}}
 
 
 def test_shortfall_is_zero_at_the_goal_and_counts_each_part():
@@ -24,6 +24,7 @@ def test_shortfall_is_zero_at_the_goal_and_counts_each_part():
     assert search.shortfall(trial(0, 20, 0.95, 0.04)) == pytest.approx(0.2)
     assert search.shortfall(trial(0, 25, 0.475, 0.04)) == pytest.approx(0.5)
     assert search.shortfall(trial(0, 25, 1.0, 0.14)) == pytest.approx(0.1)
+    assert search.shortfall(trial(0, 0, 0.0, None)) == pytest.approx(2 + math.log(25) - 0.04)  # as of one mode alone
     assert search.shortfall({"modes_2500": None}) is None
 
 

@@ -69,7 +69,7 @@ def test_training_learns_and_writes_a_line_an_epoch(train, tmp_path, points):
     found = lines(tmp_path / "run")
     assert [line["epoch"] for line in found] == list(range(1, 13))
     assert all(last < first - 0.5 for first, last in zip(found[0]["loss"], found[-1]["loss"], strict=True))
-    assert all(len(line[name]) == 2 for line in found for name in ("loss", "kl", "covered", "near", "reverse_kl"))
+    assert all(len(line[name]) == 2 for line in found for name in ("loss", "kl", "covered", "near", "reverse_kl_near"))
 
 
 def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(train, tmp_path, monkeypatch):
