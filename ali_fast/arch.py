@@ -149,6 +149,12 @@ class Architecture:
             discriminator_xz=(joined(self.discriminator_xz[0]), *self.discriminator_xz[1:]),
         )
 
+    @property
+    def largest_map(self) -> int:
+        """Elements, an image, of the largest tensor on the way through the networks."""
+        places = [place for table in self.layouts().values() for place in table]
+        return max(place.row.maps * place.out_size**2 for place in places)
+
     def layouts(self) -> dict[str, tuple[Layout, ...]]:
         """Every table placed on its input, by the names of the fields."""
         return {

@@ -116,6 +116,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"--{name.replace('_', '-')} {value}: must be more than 0")
+        if self.batch_size == 1:
+            raise InputError("--batch-size 1: batch norm needs at least 2 images")
         for name in ("tick_images", "figure_ticks", "checkpoint_ticks", "keep"):
             value = getattr(self, name)
             if value is not None and value < 1:

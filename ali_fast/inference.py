@@ -21,6 +21,7 @@ from ali_fast.condition import Condition, to_y
 from ali_fast.errors import InputError
 from ali_fast.model import ALI
 from ali_fast.pixels import to_images, to_x
+from ali_fast.seeds import seed_of
 
 CHUNK = 256  # images at a time: bounds memory, changes no result beyond rounding
 
@@ -37,12 +38,12 @@ class Codes(NamedTuple):
 
     def sample(self, seed: int = 0) -> Tensor:
         """z_hat = mu + exp(log_sigma) * eps, float32 [N, L]."""
-        return self.mu + self.log_sigma.exp() * normal(self.mu.shape, seed)
+        return self.mu + self.log_sigma.exp() * normal("eps", self.mu.shape, seed)
 
 
-def normal(shape: tuple[int, ...], seed: int) -> Tensor:
-    """N(0, I) from a generator of its own, the same on every device."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+def normal(what: str, shape: tuple[int, ...], seed: int) -> Tensor:
+    """N(0, I), the same on every device; of each seed, every `what` has a stream of its own."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed_of(what, seed)))
 
 
 class Inference:
@@ -61,7 +62,7 @@ class Inference:
 
     def sample(self, n: int, seed: int = 0, y: Given | None = None) -> Tensor:
         """n images G(z), z ~ N(0, I): uint8 [n, H, W, C]."""
-        return self.decode(normal((n, self.model.architecture.z_dim), seed), y)
+        return self.decode(normal("z", (n, self.model.architecture.z_dim), seed), y)
 
     def encode(self, images: Given, y: Given | None = None) -> Codes:
         """uint8 [N, H, W, C] (or [N, H, W] for gray) -> q(z|x). Raises InputError without an encoder: a GAN's."""

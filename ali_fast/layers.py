@@ -38,20 +38,18 @@ class Convolution(nn.Module):
         self.weight = nn.Parameter(weight.to(memory_format=torch.channels_last))
         linear = row.activation == "linear" and row.bias == "tied"
         self.bias = nn.Parameter(torch.zeros(row.maps)) if linear else None
-        if row.kernel == row.stride == 1:
+        if row.operation == "transposed":
+            self.product = self.from_one_pixel if place.in_size == 1 and not linear else self.transposed
+        elif row.kernel == row.stride == 1:
             self.product = self.pointwise
-        elif row.operation == "conv":
-            self.product = self.full_extent if place.out_size == 1 else self.convolution
         else:
-            self.product = self.from_one_pixel if place.in_size == 1 else self.transposed
+            self.product = self.full_extent if place.in_size == row.kernel else self.convolution
 
     def forward(self, h: Tensor, seeds: Tensor | None = None, e: Tensor | None = None) -> Tensor:
         return self.product(h)
 
     def pointwise(self, h: Tensor) -> Tensor:
         weight = self.weight.flatten(1)
-        if self.weight.shape[1] != h.shape[1]:  # a 1x1 transposed convolution stores [in, out]
-            weight = weight.t()
         rows = h.permute(0, 2, 3, 1)
         if few_channels.pays(h, len(weight)) and self.bias is None:
             return few_channels.product(rows, weight).permute(0, 3, 1, 2)

@@ -37,9 +37,11 @@ from ali_fast.players import PLAYERS
 from ali_fast.presets import Preset
 from ali_fast.record import FIXED_IMAGES, Recorder
 from ali_fast.run_directory import RunDirectory
+from ali_fast.seeds import seed_of
 from ali_fast.signals import Signals
 from ali_fast.step import Step
 
+MOST_ELEMENTS = 2**31 - 1  # of a tensor: the kernels count in int32; D sees each image and a made one
 BIAS_IMAGES = 500  # whose mean sets the decoder's output bias
 TICKS_A_RUN, MOST_TICK_IMAGES = 50, 100_000
 
@@ -186,6 +188,9 @@ def open_training_data(config: TrainConfig, preset: Preset) -> BetonLoader:
             f"preset {preset.name} takes images of at most {size}x{size}x{channels}; "
             f"those of {loader.beton.path} are {'x'.join(map(str, shape))}"
         )
+    most = MOST_ELEMENTS // (architecture.largest_map * (3 if PLAYERS[config.objective].classes else 2))
+    if config.batch_size > most:
+        raise InputError(f"--batch-size {config.batch_size}: preset {preset.name} takes at most {most} on one device")
     return loader
 
 
@@ -203,7 +208,7 @@ def build_step(
 ) -> Step:
     """Networks from the seed (a frozen decoder as given), the output bias from the data, the Adams."""
     assert config.learning_rate is not None
-    torch.manual_seed(config.seed)
+    torch.manual_seed(seed_of("training", config.seed))
     model = ALI(
         preset.architecture,
         kernels.resolve(config.kernels, decide.device_class(where)),

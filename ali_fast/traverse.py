@@ -67,6 +67,6 @@ def sheet(
     wanted = [condition.parse(row) + condition.parse(column) for row in rows for column in columns]
     y = torch.from_numpy(condition.rows(wanted))
     codes = codes or CODES[condition.kind]
-    z = normal((codes, inference.model.architecture.z_dim), seed)
+    z = normal("z", (codes, inference.model.architecture.z_dim), seed)
     images = inference.decode(z.repeat_interleave(len(y), dim=0), y.repeat(codes, 1))
     return figures.grid(images.numpy(), len(columns))

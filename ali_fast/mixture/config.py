@@ -38,9 +38,9 @@ class MixtureConfig:
     """On CUDA, multiply in TF32, with 10 bits of mantissa: ten ALIs on an H100 took two thirds of the time."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+        for name, least in (("epochs", 1), ("batch_size", 2)):  # batch norm needs two points
+            if getattr(self, name) < least:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"--seed {self.seed}: must be from 0 to 2^63 - 1")
 

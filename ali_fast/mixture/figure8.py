@@ -52,7 +52,7 @@ def draw(columns: list[Column], points: np.ndarray, components: np.ndarray, path
     room = {"left": label / (wide + label), "right": 0.995, "bottom": 0.015, "top": 1 - title / (tall + title)}
     axes = figure.subplots(len(ROWS), len(columns), squeeze=False, gridspec_kw=room | {"wspace": 0.12, "hspace": 0.1})
     for j, column in enumerate(columns):
-        axes[0, j].set_title(f"({'abcd'[j]}) {column.title}")
+        axes[0, j].set_title(column.title)
         panels = [points, column.codes, column.reconstructions, column.prior, column.samples]
         for i, (panel, limits) in enumerate(
             zip(panels, (POINT_LIMITS, CODE_LIMITS, POINT_LIMITS, CODE_LIMITS, POINT_LIMITS), strict=True)

@@ -41,6 +41,11 @@ class Model(nn.Module):
         self.members, self.sizes = members, sizes
         self.decoder = nets.decoder(members, sizes)
 
+    @property
+    def noise_dims(self) -> int:
+        """Of eps: ALI's encoder takes it beside x."""
+        return self.sizes.x
+
     def play(self, turn: Turn, statistics: Statistics) -> Outcome:
         raise NotImplementedError
 
@@ -176,6 +181,10 @@ class Vae(Model):
     def __init__(self, members: int, sizes: Sizes):
         super().__init__(members, sizes)
         self.encoder = nets.gaussian_encoder(members, sizes)
+
+    @property
+    def noise_dims(self) -> int:
+        return self.sizes.z
 
     def encode(self, x: Tensor, eps: Tensor) -> Tensor:
         mu, log_sigma = self.encoder(x, []).chunk(2, dim=2)

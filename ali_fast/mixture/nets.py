@@ -1,7 +1,8 @@
 """The mixture's networks, R members of each in one set of tensors: one batched product a layer.
 
 Points are [R, B, n], weights [R, in, out], what belongs to a feature [R, 1, out]. No member sees another. Widths are
-the paper's and its code's: hidden layers have no bias beside batch norm's shift, the last layers have one.
+the paper's and its code's: E's and G's hidden layers have no bias beside batch norm's shift; D's, and all last layers,
+have one.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ from ali_fast.mixture.training import Job, Place, Trained
 from ali_fast.run_directory import RunDirectory
 from ali_fast.signals import Signals
 
-COLUMNS = ("ali", "inverse", "post-hoc", "vae")
+LETTERS = {"ali": "a", "inverse": "b", "post-hoc": "c", "vae": "d"}
+"""Figure 8's columns, by the paper's letters."""
 PACGAN_SAMPLES = 2500
 VAE_SETTING = Setting(learning_rate=1e-3, beta1=0.9)
 """The paper has none. The usual Adam: nothing adversarial here asks for less momentum."""
@@ -178,7 +179,7 @@ def worth(mixture: MixtureRun, name: str) -> dict[str, Any]:
 def make(model: Model, points: Tensor) -> dict[str, Tensor]:
     """Codes q(z) and reconstructions of points [N, 2], prior samples and samples, as many; each float32 [N, 2]."""
     count, sizes = len(points), model.sizes
-    eps = training.normals((0,), "codes", count, sizes.x)
+    eps = training.normals((0,), "codes", count, model.noise_dims)
     prior = training.normals((0,), "prior", count, sizes.z)
     codes = training.in_evaluation(model, model.encode, points[None], eps)
     decoded = training.in_evaluation(model, model.decode, torch.cat([codes, prior], dim=1))[0]
@@ -188,7 +189,7 @@ def make(model: Model, points: Tensor) -> dict[str, Tensor]:
 def draw(directory: Path, data_dir: Path, sizes: Sizes = PAPER) -> list[Path]:
     """Figure 8 from the models kept in a run directory. Raises InputError where there is none."""
     points, components = read_points(data_dir, "valid")
-    there = [name for name in COLUMNS if (directory / name / "best.safetensors").exists()]
+    there = [name for name in LETTERS if (directory / name / "best.safetensors").exists()]
     if not there:
         raise InputError(
             f"{directory} has no trained model to draw: ali-fast mixture run --run-dir {directory} makes them"
@@ -196,7 +197,7 @@ def draw(directory: Path, data_dir: Path, sizes: Sizes = PAPER) -> list[Path]:
     columns = []
     for name in there:
         made = {key: tensor.numpy() for key, tensor in make(load(directory, name, sizes), points).items()}
-        columns.append(figure8.Column(results.NAMES[name], **made))
+        columns.append(figure8.Column(f"({LETTERS[name]}) {results.NAMES[name]}", **made))
     paths = [directory / f"figure8.{kind}" for kind in ("png", "pdf")]
     figure8.draw(columns, points.numpy(), components.numpy(), paths)
     return paths

@@ -129,9 +129,9 @@ class Step:
             self.first_bad.copy_(torch.where(bad, self.counter, self.first_bad))
 
     def noise(self, batch: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """z [R, B, L] and eps [R, B, D], each ~ N(0, I), and D's [R, 2B, D] where a member wants it."""
+        """z [R, B, L] and the encoder's eps, each ~ N(0, I), and D's [R, 2B, D] where a member wants it."""
         sizes = self.model.sizes
-        z, eps = self._normals(Z, batch, sizes.z), self._normals(EPS, batch, sizes.x)
+        z, eps = self._normals(Z, batch, sizes.z), self._normals(EPS, batch, self.model.noise_dims)
         return z, eps, self._normals(BLUR, 2 * batch, sizes.x) if self.blurred else None
 
     def _normals(self, site: int, count: int, dims: int) -> Tensor:

@@ -124,7 +124,7 @@ def test_labels_and_one_hot_rows_are_the_same_y(ali):
 
 def test_a_long_y_goes_with_its_images(ali):
     y = torch.arange(300) % K
-    together, z = ali.sample(300, seed=1, y=y), torch.randn(300, 4, generator=torch.Generator().manual_seed(1))
+    together, z = ali.sample(300, seed=1, y=y), normal("z", (300, 4), 1)
     for i in (0, 255, 256, 299):
         assert (together[i].int() - ali.decode(z[i : i + 1], y[i : i + 1])[0].int()).abs().max() <= 1
 
@@ -227,7 +227,7 @@ def test_what_the_run_draws(digits, tmp_path):
     drawn = Image.open(digits / "run" / "figures" / "samples.png")
     expected = figures.grid(ali.sample(100, y=torch.arange(100) % 10).numpy(), 10)[..., 0]
     assert np.array_equal(np.asarray(drawn), expected)
-    z, y = normal((10, 16), 0).repeat_interleave(10, 0), torch.arange(100) % 10
+    z, y = normal("z", (10, 16), 0).repeat_interleave(10, 0), torch.arange(100) % 10
     expected = figures.grid(ali.decode(z, y).numpy(), 10)[..., 0]
     assert np.array_equal(np.asarray(Image.open(digits / "run" / "figures" / "traverse.png")), expected)
     assert "Conditions" in (digits / "run" / "report.html").read_text()

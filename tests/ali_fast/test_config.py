@@ -58,6 +58,11 @@ def test_every_preset_names_splits_that_are_prepared():
         assert of_folder.architecture == preset.architecture
 
 
+def test_a_batch_of_one_is_refused():
+    with pytest.raises(InputError, match="--batch-size 1: batch norm needs at least 2 images"):
+        TrainConfig(dataset="digits", batch_size=1)
+
+
 def test_unknown_data_sets_and_presets_list_the_good_ones():
     with pytest.raises(InputError, match=r"cifar10.*digits"):
         TrainConfig(dataset="mnist").resolved()

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import inspect
+import itertools
 import json
 import multiprocessing
 import os
@@ -18,6 +19,7 @@ import torch
 
 from ali_fast import checkpoint, cli, metrics
 from ali_fast.data.schema import beton_path, manifest_path, read_manifest
+from ali_fast.model import ALI
 
 STEPS = 80
 TIMES = {"seconds", "images_per_second", "step_ms", "data_wait_share"}  # what may differ between equal runs
@@ -273,6 +275,36 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, capsys, monkeyp
     assert "step-00000020.pt is the last good checkpoint" in err
     assert final(tmp_path)["step"]["steps"] == 20
     assert [line["step"] for line in ticks(tmp_path)] == [10, 20]
+
+
+@pytest.mark.usefixtures("quick")
+def test_weights_noise_and_pictures_are_drawn_apart(data, tmp_path, monkeypatch):
+    """They all come of one seed, by generators of one kind."""
+    from ali_fast import inference
+    from ali_fast.step import Step
+
+    def noise(self, batch):
+        z, seeds = real(self, batch)
+        seen.append((self, z))
+        return z, seeds
+
+    seen, weights = [], []
+    real, initialize = Step.noise, ALI.initialize
+
+    def initialized(self, *arguments):
+        initialize(self, *arguments)
+        weights.extend(p.detach().clone() for p in self.parameters() if p.dim() == 4)
+
+    monkeypatch.setattr(Step, "noise", noise)
+    monkeypatch.setattr(ALI, "initialize", initialized)
+    assert cli.main(command(data, tmp_path, steps=1)) == 0
+    step, z = seen[0]
+    draws = [z, inference.normal("z", tuple(z.shape), 0), inference.normal("eps", tuple(z.shape), 0)]
+    draws += [p / step.model.architecture.init_std for p in weights if p.numel() >= 64]
+    firsts = [tensor.contiguous().flatten()[:64].sort().values for tensor in draws]  # torch draws 16 or more in blocks
+    assert len(firsts) > 10
+    for a, b in itertools.combinations(firsts, 2):
+        assert not torch.isclose(a, b, atol=1e-5).all()
 
 
 @pytest.mark.usefixtures("quick")

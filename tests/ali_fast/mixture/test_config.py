@@ -40,7 +40,7 @@ def test_the_recommended_setting_is_for_every_run_and_what_is_given_changes_it()
     [
         ({"runs": 0}, "--runs 0: must be at least 1"),
         ({"epochs": 0}, "--epochs 0: must be at least 1"),
-        ({"batch_size": -1}, "--batch-size -1: must be at least 1"),
+        ({"batch_size": -1}, "--batch-size -1: must be at least 2"),
         ({"seed": -1}, "--seed -1"),
         ({"methods": ("ali", "began")}, "--methods began: there are ali and gan"),
         ({"methods": ()}, "at least one"),

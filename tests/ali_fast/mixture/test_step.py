@@ -1,12 +1,15 @@
 """Many members at once are each one alone: against torch's own layers, losses and Adam, and against a stack of one."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
-from alone import BATCH, SETTINGS, STEPS, Alone
+from alone import BATCH, SETTINGS, SIZES, STEPS, Alone
 
 from ali_fast.mixture import nets
+from ali_fast.mixture.models import MODELS
+from ali_fast.mixture.step import Step
 
 
 def tensors(model, r):
@@ -56,6 +59,15 @@ def test_a_member_does_not_depend_on_its_neighbours(make_step, name, rows):
             alone(rows[s, r : r + 1])
         assert difference(tensors(together.model, r).values(), tensors(alone.model, 0).values()) < 1e-9
         assert float((losses[r] - alone.read_losses()[0]).abs().max()) < 1e-9
+
+
+def test_codes_of_another_size_than_the_points(points, rows):
+    for name in MODELS:
+        model = MODELS[name](1, dataclasses.replace(SIZES, z=3)).double()
+        model.initialize([1], [0.1])
+        step = Step(model, points, SETTINGS[:1], [1], total_steps=STEPS, compile=False)
+        step(rows[0, :1])
+        assert step.first_bad_steps() == [None]
 
 
 def test_a_frozen_decoder_stays_as_it_is(make_step, rows):

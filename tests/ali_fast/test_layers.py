@@ -1,0 +1,45 @@
+"""A row's product, however it is computed, against torch's own convolutions."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ali_fast.arch import Row, layout
+from ali_fast.layers import Convolution
+
+CASES = [
+    ("conv", 1, 1, 5, "pointwise"),
+    ("conv", 4, 1, 4, "full_extent"),
+    ("conv", 4, 2, 4, "full_extent"),
+    ("conv", 4, 2, 5, "convolution"),  # one pixel comes out, though the kernel does not cover all
+    ("conv", 3, 2, 8, "convolution"),
+    ("transposed", 1, 1, 6, "transposed"),
+    ("transposed", 4, 1, 1, "from_one_pixel"),
+    ("transposed", 3, 2, 4, "transposed"),
+]
+
+
+@pytest.mark.parametrize("maps", [3, 6])
+@pytest.mark.parametrize("activation", ["leaky_relu", "linear"])
+@pytest.mark.parametrize(("operation", "kernel", "stride", "size", "route"), CASES)
+def test_product(operation, kernel, stride, size, route, activation, maps):
+    row = Row(operation=operation, kernel=kernel, stride=stride, maps=maps, activation=activation, bias="tied")
+    generator = torch.Generator().manual_seed(0)
+    (place,) = layout((row,), 6, size)
+    product = Convolution(place).double()
+    with torch.no_grad():
+        for p in product.parameters():
+            p.normal_(generator=generator)
+    h = torch.randn(3, 6, size, size, dtype=torch.float64, generator=generator)
+    h = h.to(memory_format=torch.channels_last).requires_grad_()
+    if route == "from_one_pixel" and activation == "linear":
+        route = "transposed"  # which adds the bias
+    assert product.product == getattr(product, route)
+    inputs = [h, *product.parameters()]
+    function = F.conv2d if operation == "conv" else F.conv_transpose2d
+    ours, theirs = product(h), function(h, product.weight, product.bias, stride)
+    dy = torch.randn(theirs.shape, dtype=torch.float64, generator=generator)
+    assert torch.allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+    gradients = (torch.autograd.grad(y, inputs, dy) for y in (ours, theirs))
+    for a, b in zip(*gradients, strict=True):
+        assert torch.allclose(a, b, rtol=1e-12, atol=1e-12)
