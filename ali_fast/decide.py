@@ -18,7 +18,9 @@ class DeviceDecision(NamedTuple):
 
 
 def device(asked: str = "auto") -> DeviceDecision:
-    """asked: auto, cpu or cuda. Raises InputError where CUDA is asked for and absent."""
+    """asked: auto, cpu or cuda. Raises InputError for another, and where CUDA is asked for and absent."""
+    if asked not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device {asked!r}: auto, cpu or cuda")
     if asked == "cpu":
         return DeviceDecision(torch.device("cpu"), "asked for")
     if torch.cuda.is_available():

@@ -62,6 +62,8 @@ class Inference:
 
     def sample(self, n: int, seed: int = 0, y: Given | None = None) -> Tensor:
         """n images G(z), z ~ N(0, I): uint8 [n, H, W, C]."""
+        if n < 1:
+            raise InputError(f"{n} samples: at least 1 is expected")
         return self.decode(normal("z", (n, self.model.architecture.z_dim), seed), y)
 
     def encode(self, images: Given, y: Given | None = None) -> Codes:
@@ -94,6 +96,8 @@ class Inference:
         z_dim = self.model.architecture.z_dim
         if z.ndim != 2 or z.shape[1] != z_dim:
             raise InputError(f"codes of shape {list(z.shape)}: [N, {z_dim}] is expected")
+        if not z.isfinite().all():
+            raise InputError("codes have values that are not finite")
 
         def generate(chunk: Tensor, *y: Tensor) -> Tensor:
             return self._cut(to_images(self.model.generate(chunk[:, :, None, None], *y)))
@@ -111,6 +115,8 @@ class Inference:
 
         y: of both, and as linear on the way. Returns uint8 [N, steps, H, W, C].
         """
+        if len(first) != len(last):
+            raise InputError(f"from {len(first)} images to {len(last)}: as many are expected")
         of_first, of_last = (None, None) if y is None else y
         start, end = self.encode(first, of_first).sample(seed), self.encode(last, of_last).sample(seed + 1)
         share = torch.linspace(0, 1, steps)[None, :, None]
@@ -138,19 +144,29 @@ class Inference:
             raise InputError(f"this run is conditional: it has to be told the {kinds}")
         y = torch.as_tensor(y)
         labels = y.ndim == 1 and not y.is_floating_point() and self.condition.kind == "classes"
-        if len(y) != count or not (labels or y.shape[1:] == (len(names),)):
+        if y.ndim == 0 or len(y) != count or not (labels or y.shape[1:] == (len(names),)):
             raise InputError(
                 f"y of shape {list(y.shape)} for {count} images: [N, {len(names)}] is expected, the {kinds}"
             )
         if labels and not ((y >= 0) & (y < len(names))).all():
             raise InputError(f"y has classes from {int(y.min())} to {int(y.max())}: there are 0 to {len(names) - 1}")
+        if not labels:
+            whole = self.condition.kind == "attributes" or (y.double().sum(dim=1) - 1).abs().max() < 1e-3
+            if not (whole and ((y >= 0) & (y <= 1)).all()):
+                one = "" if self.condition.kind == "attributes" else ", one 1 a row"
+                raise InputError(f"y has rows of other values than 0 and 1{one}, or what lies between two such rows")
         return (to_y(y.long() if labels else y, len(names)),)
 
     def _checked(self, images: Given) -> Tensor:
         images = torch.as_tensor(images)
         if images.ndim == 3 and self.image_shape[2] == 1:
             images = images[..., None]
-        if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
+        if (
+            images.dtype != torch.uint8
+            or images.ndim != 4
+            or tuple(images.shape[1:]) != self.image_shape
+            or not len(images)
+        ):
             raise InputError(
                 f"images of {images.dtype} {list(images.shape)}: "
                 f"torch.uint8 [N, {', '.join(map(str, self.image_shape))}] is expected"

@@ -19,7 +19,7 @@ from ali_fast.config import TrainConfig
 from ali_fast.data.loader import first_samples
 from ali_fast.data.schema import beton_path
 from ali_fast.errors import InputError
-from ali_fast.inference import Inference
+from ali_fast.inference import Inference, normal
 from ali_fast.objective import METRICS, conditional
 from ali_fast.pixels import to_x
 from ali_fast.step import Step
@@ -146,6 +146,10 @@ def test_what_cannot_be_told(ali, make_small):
         (0, 1, 5): "y has classes from 0 to 5: there are 0 to 4",
         (0.0, 1.0, 2.0): "y of shape [3] for 3 images: [N, 5] is expected",
         ((1, 0),) * 3: "y of shape [3, 2] for 3 images",
+        3: "y of shape [] for 3 images",
+        ((0, 0, 7, 0, 0),) * 3: "y has rows of other values than 0 and 1, one 1 a row",
+        ((0, 0, 0, 0, 0),) * 3: "y has rows of other values than 0 and 1, one 1 a row",
+        ((0, float("nan"), 1, 0, 0),) * 3: "y has rows of other values than 0 and 1, one 1 a row",
     }
     for y, message in refused.items():
         with pytest.raises(InputError) as caught:
@@ -222,7 +226,6 @@ def test_what_the_run_draws(digits, tmp_path):
     ali = ali_fast.load(digits / "run")
     assert ali.condition == Condition("classes", tuple(map(str, range(10))))
     from ali_fast import figures
-    from ali_fast.inference import normal
 
     drawn = Image.open(digits / "run" / "figures" / "samples.png")
     expected = figures.grid(ali.sample(100, y=torch.arange(100) % 10).numpy(), 10)[..., 0]

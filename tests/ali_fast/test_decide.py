@@ -46,3 +46,8 @@ def test_bf16_instructions_are_the_processors_own():
     with open("/proc/cpuinfo") as file:
         flags = next((line.split() for line in file if line.startswith("flags")), [])
     assert decide.cpu_has_bf16() == ("avx512_bf16" in flags or "amx_tile" in flags)
+
+
+def test_a_device_of_another_name():
+    with pytest.raises(InputError, match="device 'gpu': auto, cpu or cuda"):
+        decide.device("gpu")

@@ -103,3 +103,15 @@ def test_gray_images_may_lack_the_channel(ali):
 def test_wrong_codes_are_named(ali):
     with pytest.raises(InputError, match=r"\[N, 4\] is expected"):
         ali.decode(torch.zeros(3, 5))
+
+
+def test_other_nonsense_is_named(ali):
+    with pytest.raises(InputError, match="0 samples"):
+        ali.sample(0)
+    with pytest.raises(InputError, match="not finite"):
+        ali.decode(torch.full((2, ali.model.architecture.z_dim), float("nan")))
+    images = torch.zeros(4, *ali.image_shape, dtype=torch.uint8)
+    with pytest.raises(InputError, match="from 4 images to 1"):
+        ali.interpolate(images, images[:1])
+    with pytest.raises(InputError, match="is expected"):
+        ali.reconstruction_error(images[:0])
