@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from ali_fast.errors import InputError
+from ali_fast.images import MAX_FILE_BYTES, read_image_file
 from data_prep.archives import Range, tar_ranges
-from data_prep.images import MAX_FILE_BYTES, read_image_file
 from data_prep.spool import read_at
 
 
