@@ -66,7 +66,8 @@ def open_source(
             f"{source}: {count} images, which leaves {max(0, count - tests - valids)} to train on after {valids} for "
             f"validation and {tests} for the test; one batch of {batch_size} is the least"
         )
-    digests = {"listing": images.sha256()}
+    print(f"reading {count:,} images of {source} for their sha256", flush=True)
+    digests = {"listing": images.sha256(), "contents": images.contents_sha256()}
     bounds = {"train": (tests + valids, count), "valid": (tests, tests + valids), "test": (0, tests)}
     splits = {}
     for split, (low, high) in bounds.items():
