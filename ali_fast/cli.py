@@ -43,7 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; returns the exit code."""
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        parse(arguments).run()
+        command = parse(arguments)
+        commands.check_outputs(getattr(command, "command", command))  # mixture's flags are its own subcommands'
+        command.run()
     except InputError as error:
         return _fail(str(error), 2)
     except BrokenPipeError:  # the reader of our output, head or less, has seen enough

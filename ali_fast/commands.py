@@ -13,12 +13,35 @@ from tyro.conf import Positional
 
 from ali_fast import config, presets
 from ali_fast.errors import InputError
+from ali_fast.files import write_output
 
 
 def write_json(path: Path | None, values: Any) -> None:
-    """What `--json PATH` asks for."""
+    """What `--json PATH` asks for. Raises InputError naming PATH if it cannot be written; what was there stays then."""
     if path is not None:
-        path.write_text(json_module.dumps(values, indent=2) + "\n")
+        path.parent.mkdir(parents=True, exist_ok=True)  # below a folder that the command has made: see check_outputs
+        write_output(path, json_module.dumps(values, indent=2) + "\n")
+
+
+def check_outputs(command: Any) -> None:
+    """Raises InputError where `--json` or `--output` could not be written: before the work, and not after it.
+
+    The folder has to be there, or to lie in one that the command makes.
+    """
+    if isinstance(command, Train) and command.json is not None:
+        made = [command.resolved().run_dir, command.data_dir]
+    else:
+        made = [getattr(command, name, None) for name in ("run_dir", "data_dir")]
+    for flag in ("json", "output"):
+        path = getattr(command, flag, None)
+        if path is None:
+            continue
+        if path.is_dir():
+            raise InputError(f"--{flag} {path}: is a folder; name a file, such as {path / 'result'}")
+        folder = path.parent
+        inside = any(folder.absolute().is_relative_to(root.absolute()) for root in made if root is not None)
+        if not folder.is_dir() and not inside:
+            raise InputError(f"--{flag} {path}: there is no folder {folder}; make it, or name another")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Anyone's image files as the arrays a trained model takes."""
+"""Anyone's image files as the arrays a trained model takes: by the rule by which `prepare folder` made its data."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from ali_fast.errors import InputError
 from ali_fast.figures import Images
+from ali_fast.images import SUFFIXES, decode_square, is_image_name, read_image_file
 
 
 def list_pictures(paths: Sequence[Path]) -> list[Path]:
     """Files as given; a directory stands for the images in it, by name. Raises InputError where there are none."""
-    known = Image.registered_extensions()
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in known)
+            inside = sorted(p for p in path.iterdir() if is_image_name(p.name) and p.is_file())
             if not inside:
-                raise InputError(f"{path} has no images")
+                looked_for = f"files ending in {', '.join(SUFFIXES)} are looked for in it, not in its sub-folders"
+                raise InputError(f"{path} has no images: {looked_for}")
             files += inside
         elif path.exists():
             files.append(path)
@@ -30,18 +30,13 @@ def list_pictures(paths: Sequence[Path]) -> list[Path]:
 
 
 def read_pictures(files: Sequence[Path], image_shape: tuple[int, int, int]) -> Images:
-    """uint8 [N, H, W, C]: turned upright, gray or RGB as `image_shape` says, scaled and centre-cropped to it.
+    """uint8 [N, S, S, C] of `image_shape` (S, S, C): upright, the centred square, as ali_fast.images has it.
 
     Raises InputError naming the file that is no readable image.
     """
     height, width, channels = image_shape
+    assert height == width, "every preset's images are square"
     images = np.empty((len(files), *image_shape), dtype=np.uint8)
     for i, file in enumerate(files):
-        try:
-            with Image.open(file) as opened:
-                upright = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
-            fitted = ImageOps.fit(upright, (width, height), method=Image.Resampling.LANCZOS)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(f"{file} is no readable image: {error}") from error
-        images[i] = np.asarray(fitted).reshape(image_shape)
+        images[i] = decode_square(read_image_file(file, str(file)), str(file), height, channels, upright=True)
     return images

@@ -157,13 +157,14 @@ class Encode:
         import numpy as np
 
         from ali_fast import load
+        from ali_fast.files import output
         from ali_fast.pictures import list_pictures, read_pictures
 
         if not self.images:
             raise InputError("encode needs image files or directories after RUN")
         ali, files = load(self.directory), list_pictures(self.images)
         codes = ali.encode(read_pictures(files, ali.image_shape), told(ali, self.y, len(files)))
-        with open(self.output, "wb") as file:  # np.savez would append .npz to another name
+        with output(self.output) as name, name.open("wb") as file:  # np.savez would append .npz to another name
             np.savez(file, mu=codes.mu.numpy(), log_sigma=codes.log_sigma.numpy(), files=[str(f) for f in files])
         print(f"codes of {len(files)} images in {self.output}")
 

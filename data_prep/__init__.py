@@ -135,7 +135,11 @@ def _check_same(data_dir: Path, manifest: Manifest, options: dict[str, Any], exa
 
 
 def _check_same_source(data_dir: Path, manifest: Manifest, split: Split) -> None:
-    if manifest.source_sha256 != split.source_sha256:
+    was, now = manifest.source_sha256, split.source_sha256
+    if was.keys() < now.keys() and was.items() <= now.items():  # a folder's, of names and sizes alone
+        older = "by a version that noted only names and sizes of its files"
+        raise _made_otherwise(data_dir, manifest, f"{older}; these files' are the same, their contents may not be")
+    if was != now:
         raise _made_otherwise(data_dir, manifest, "from other files than these")
 
 

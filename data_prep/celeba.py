@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 
 from ali_fast.errors import InputError
+from ali_fast.images import decode, flatten
 from data_prep.archives import ZipEntry, read_zip_entry, zip_entries
 from data_prep.download import Published, folder_of, verify
-from data_prep.images import decode, flatten
 from data_prep.located import Loose, Names
 from data_prep.split import Sample, Split
 

@@ -1,4 +1,4 @@
-"""Anyone's images, as squares of one size: the rule for sizes and modes is that of images.py.
+"""Anyone's images, as squares of one size: the rule for sizes and modes is that of ali_fast.images.
 
 Images are looked for in the folder and below; hidden files and what has no image's suffix are passed over. If every
 image lies in one of two or more sub-folders, those are the classes, in the order of their names; if none does, there
@@ -17,7 +17,7 @@ import numpy as np
 
 from ali_fast.data.schema import prepare_command
 from ali_fast.errors import InputError
-from data_prep.images import SUFFIXES, decode_square
+from ali_fast.images import HIDDEN, SUFFIXES, decode_square, is_image_name
 from data_prep.located import Loose, Names
 from data_prep.split import Sample, Split
 
@@ -66,7 +66,8 @@ def open_source(
             f"{source}: {count} images, which leaves {max(0, count - tests - valids)} to train on after {valids} for "
             f"validation and {tests} for the test; one batch of {batch_size} is the least"
         )
-    digests = {"listing": images.sha256()}
+    print(f"reading {count:,} images of {source} for their sha256", flush=True)
+    digests = {"listing": images.sha256(), "contents": images.contents_sha256()}
     bounds = {"train": (tests + valids, count), "valid": (tests, tests + valids), "test": (0, tests)}
     splits = {}
     for split, (low, high) in bounds.items():
@@ -88,11 +89,11 @@ def _images(root: Path) -> Iterator[str]:
             with os.scandir(root / inside) as entries:
                 for entry in sorted(entries, key=lambda entry: entry.name):
                     path = f"{inside}/{entry.name}" if inside else entry.name
-                    if entry.name.startswith((".", "__MACOSX")):
+                    if entry.name.startswith(HIDDEN):
                         continue
                     if entry.is_dir():
                         folders.append(path)
-                    elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+                    elif is_image_name(entry.name) and entry.is_file():
                         yield path
         except OSError as error:
             raise InputError(f"cannot read {root / inside}: {error.strerror}") from None

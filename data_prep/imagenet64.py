@@ -1,7 +1,7 @@
 """ImageNet (ILSVRC-2012) as the paper's Tiny ImageNet: the centre square at 64x64 RGB; train 1,281,167, valid 50,000.
 
-Labels are the places of the classes' WordNet ids in sorted order, as is usual. images.py states how a square is cut
-and resized. Nothing is unpacked: an index of byte ranges is made once from the tars' headers, and workers read and
+Labels are the places of the classes' WordNet ids in sorted order, as is usual. ali_fast.images states how a square is
+cut and resized. Nothing is unpacked: an index of byte ranges is made once from the tars' headers, and workers read and
 decode one image at a time.
 
 Source: https://image-net.org (needs an account): ILSVRC2012_img_train.tar (a tar of one tar a class),
@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 
 from ali_fast.errors import InputError
+from ali_fast.images import decode_square
 from data_prep.archives import Range
 from data_prep.download import folder_of
 from data_prep.imagenet_devkit import ARCHIVE as DEVKIT
 from data_prep.imagenet_devkit import validation_classes
-from data_prep.images import decode_square
 from data_prep.located import Loose, Names, Packed, tar_members
 from data_prep.split import Sample, Split
 

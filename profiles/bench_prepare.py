@@ -33,8 +33,8 @@ import torch
 from PIL import Image
 
 from ali_fast.data.schema import beton_path
+from ali_fast.images import FEED_BYTES
 from data_prep.imagenet64 import SIZE, Reader
-from data_prep.images import FEED_BYTES
 from data_prep.located import Packed, tar_members
 from data_prep.split import Split
 from data_prep.writer import write_splits

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import json
 import shutil
 import subprocess
@@ -129,6 +130,10 @@ def test_what_cannot_be_loaded_is_named(tmp_path, run):
         ali_fast.load(run)
 
 
+def _no_space():
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def test_commands_on_a_run(run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["sample", str(run), "--n", "6", "--columns", "3"]) == 0
@@ -140,12 +145,19 @@ def test_commands_on_a_run(run, tmp_path, monkeypatch, capsys):
     assert list(codes["files"]) == ["samples.png", "r.png"]
     assert 0 < json.loads((tmp_path / "r.json").read_text())["reconstruction_error"] < 1
     capsys.readouterr()
+    before = (tmp_path / "codes").read_bytes()
+    with monkeypatch.context() as broken:
+        broken.setattr(np, "savez", lambda file, **_: file.write(b"half") and _no_space())
+        assert cli.main(["encode", str(run), "r.png", "-o", "codes"]) == 2
+        assert (tmp_path / "codes").read_bytes() == before
+    assert "cannot write codes: No space left on device; " in capsys.readouterr().err
     for arguments in (
         ["sample", str(run), "--n", "0"],
         ["interpolate", str(run), "samples.png"],
         ["encode", str(run)],
         ["encode", str(run), "absent.png"],
         ["encode", str(run), "codes"],
+        ["encode", str(run), "r.png", "-o", "absent/codes"],
         ["sample", str(run), "-o", "absent/s.png"],
     ):
         assert cli.main(arguments) == 2

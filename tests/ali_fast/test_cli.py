@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 import signal
@@ -46,8 +47,6 @@ def test_what_is_no_command_line_exits_with_2(arguments, capsys):
 
 
 def test_train_flags_are_the_configurations():
-    import dataclasses
-
     from ali_fast.config import TrainConfig
 
     parsed = cli.parse(["train", "--dataset", "digits", "--no-compile", "--amp", "--minutes", "1.5", "--keep", "2"])
@@ -91,6 +90,64 @@ def test_our_own_mistakes_keep_their_traceback(monkeypatch):
     monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
     with pytest.raises(OSError, match="Bad file"):
         cli.main(["doctor"])
+
+
+WITH_JSON = [
+    ["prepare", "digits"],
+    ["train", "--dataset", "digits"],
+    ["describe", "--dataset", "digits"],
+    ["reconstruct", "RUN"],
+    ["evaluate", "RUN"],
+    ["mixture", "run"],
+    ["mixture", "search"],
+    ["doctor"],
+]
+
+
+def subcommand(arguments):
+    command = cli.parse(arguments)
+    return type(getattr(command, "command", command))
+
+
+def test_every_command_with_json_is_listed_here():
+    from ali_fast.mixture.commands import Figure, Run, Search
+
+    every = {*cli.COMMANDS.values(), Figure, Run, Search}
+    given = {kind for kind in every if "json" in {field.name for field in dataclasses.fields(kind)}}
+    assert {subcommand(arguments) for arguments in WITH_JSON} == given
+
+
+@pytest.mark.parametrize("arguments", WITH_JSON, ids=" ".join)
+def test_a_json_that_could_not_be_written_is_said_before_the_work(arguments, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    worked = []
+    monkeypatch.setattr(subcommand(arguments), "run", lambda self: worked.append(self))
+    assert cli.main([*arguments, "--json", "nope/x.json"]) == 2
+    missing = "--json nope/x.json: there is no folder nope; make it, or name another"
+    assert capsys.readouterr().err == f"ali-fast: {missing}\n"
+    (tmp_path / "there").mkdir()
+    assert cli.main([*arguments, "--json", "there"]) == 2
+    assert "--json there: is a folder; name a file, such as there/result\n" in capsys.readouterr().err
+    assert not worked
+    for fine in ("x.json", "there/x.json", str(tmp_path / "x.json"), "/dev/stdout", "/dev/null"):
+        assert cli.main([*arguments, "--json", fine]) == 0
+    assert len(worked) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path"),
+    [
+        (["train", "--dataset", "digits"], "runs/digits/line.json"),
+        (["train", "--dataset", "digits", "--run-dir", "a/b"], "a/b/line.json"),
+        (["mixture", "run"], "runs/mixture/more.json"),
+        (["prepare", "digits", "--data-dir", "d"], "d/digits/all.json"),
+    ],
+)
+def test_a_json_may_go_where_the_command_makes_a_folder(arguments, path, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subcommand(arguments), "run", lambda self: commands.write_json(self.json, 7))
+    assert cli.main([*arguments, "--json", path]) == 0
+    assert (tmp_path / path).read_text() == "7\n"
 
 
 def test_a_real_process_says_one_line_and_writes_json(tmp_path):

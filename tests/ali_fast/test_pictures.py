@@ -8,10 +8,10 @@ from ali_fast.pictures import list_pictures, read_pictures
 
 def test_same_size_is_read_unchanged(tmp_path):
     for channels in (1, 3):
-        pixels = np.random.default_rng(0).integers(0, 256, (9, 7, channels), dtype=np.uint8)
+        pixels = np.random.default_rng(0).integers(0, 256, (9, 9, channels), dtype=np.uint8)
         path = tmp_path / f"{channels}.png"
         Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(path)
-        assert np.array_equal(read_pictures([path], (9, 7, channels))[0], pixels)
+        assert np.array_equal(read_pictures([path], (9, 9, channels))[0], pixels)
 
 
 def test_modes_and_sizes_come_to_one_shape(tmp_path):
@@ -34,10 +34,14 @@ def test_crop_is_centred(tmp_path):
 
 def test_what_cannot_be_read_is_named(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    with pytest.raises(InputError, match=r"bad.png is no readable image"):
+    with pytest.raises(InputError, match=r"image .*bad.png: "):
         read_pictures([tmp_path / "bad.png"], (8, 8, 1))
+    (tmp_path / "program.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    with pytest.raises(InputError, match=r"image .*program.png: not an image of an accepted format"):
+        read_pictures([tmp_path / "program.png"], (8, 8, 1))
     with pytest.raises(InputError, match="no such image"):
         list_pictures([tmp_path / "absent.png"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="has no images"):
+    (tmp_path / "empty" / "._a.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"has no images: .*\.jpg"):
         list_pictures([tmp_path / "empty"])

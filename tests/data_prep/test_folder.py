@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from ali_fast.errors import InputError
+from ali_fast.pictures import list_pictures, read_pictures
 from data_prep import folder
 
 OPTIONS = {"size": 16, "batch_size": 4}
@@ -73,6 +74,34 @@ def test_mixed_sizes_and_modes_and_one_channel(tmp_path):
                 assert sample.image.shape == (28, 28, channels)
                 assert sample.label is None
             assert split.classes == ()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_trained_model_is_given_the_pixels_it_was_trained_on(tmp_path, channels):
+    """`encode` and its like read an image file as `prepare folder` does."""
+    photo, exif = published.photograph(5, 90, 60), Image.Exif()
+    exif[0x0112] = 6
+    deep = np.random.default_rng(0).integers(0, 1 << 16, (30, 40), dtype=np.uint16)
+    files = {
+        "deep.png": published.encode(Image.fromarray(deep), "PNG"),
+        "clear.png": published.encode(Image.merge("RGBA", (*photo.split(), photo.convert("L"))), "PNG"),
+        "turned.jpg": published.encode(photo, exif=exif),
+        "large.jpg": published.encode(published.photograph(6, 700, 500)),
+        "small.webp": published.encode(published.photograph(7, 9, 11), "WEBP", lossless=True),
+        "palette.GIF": published.encode(photo.quantize(16), "GIF"),
+        "._deep.png": b"a Mac's notes",
+        ".hidden.png": b"",
+        "notes.txt": b"",
+        "drawing.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n",
+    }
+    source = published.put(tmp_path / "s", files)
+    prepared = {}
+    for split in folder.open_source(source, tmp_path, size=16, channels=channels, batch_size=1).values():
+        prepared |= {split.name(i): split.read(i).image for i in range(split.count)}
+    found = list_pictures([source])
+    assert [file.name for file in found] == sorted(prepared)
+    for file, pixels in zip(found, read_pictures(found, (16, 16, channels)), strict=True):
+        assert np.array_equal(pixels, prepared[file.name]), file.name
 
 
 def test_orientation_is_applied(tmp_path):

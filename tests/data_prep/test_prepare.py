@@ -142,6 +142,40 @@ def test_a_folder_is_what_was_prepared_or_it_is_said(tmp_path):
     assert [manifest.count for manifest in other] == [11, 1, 1]
 
 
+def bitmaps(path, red):
+    """Twelve images whose files' names and sizes say nothing of their pixels."""
+    path.mkdir()
+    for number in range(12):
+        Image.new("RGB", (9, 9), (red, number, 0)).save(path / f"{number}.bmp")
+    return path
+
+
+def test_other_pixels_under_the_same_names_and_sizes_are_said(tmp_path):
+    made = prepare("folder", source=bitmaps(tmp_path / "a", 1), data_dir=tmp_path, size=8, batch_size=4)
+    assert prepare("folder", source=bitmaps(tmp_path / "same", 1), data_dir=tmp_path) == made
+    with pytest.raises(InputError, match=r"from other files than these; make all anew with: .*--force"):
+        prepare("folder", source=bitmaps(tmp_path / "b", 2), data_dir=tmp_path)
+    manifest_path(beton_path(tmp_path, "folder", "test")).unlink()  # no split is made beside those of other images
+    with pytest.raises(InputError, match="from other files than these"):
+        prepare("folder", source=tmp_path / "b", data_dir=tmp_path, size=8, batch_size=4)
+
+
+def test_a_set_from_before_contents_were_noted_is_read_but_not_taken_for_the_same(tmp_path):
+    options = {"size": 8, "batch_size": 4}
+    before = []
+    for manifest in prepare("folder", source=bitmaps(tmp_path / "a", 1), data_dir=tmp_path, **options):
+        listing = {"listing": manifest.source_sha256["listing"]}
+        before.append(dataclasses.replace(manifest, source_sha256=listing))
+        manifest_path(beton_path(tmp_path, "folder", manifest.split)).write_text(before[-1].to_json())
+    assert prepare("folder", data_dir=tmp_path) == prepare("folder", data_dir=tmp_path, check=True) == before
+    unknown = "by a version that noted only names and sizes.*; these files' are the same, their contents may not be"
+    with pytest.raises(InputError, match=unknown + ".*make all anew with: .*--force"):
+        prepare("folder", source=tmp_path / "a", data_dir=tmp_path)
+    (tmp_path / "a" / "3.bmp").write_bytes((tmp_path / "a" / "3.bmp").read_bytes() + b" ")
+    with pytest.raises(InputError, match="from other files than these"):
+        prepare("folder", source=tmp_path / "a", data_dir=tmp_path)
+
+
 def test_waits_for_another_and_says_so(tmp_path, capsys):
     folder(tmp_path).mkdir()
     done = []

@@ -1,5 +1,7 @@
 """One image file's bytes -> uint8 pixels: bounded in memory and time, by one stated rule for every mode.
 
+The rule of data_prep, which makes what a model is trained on, and of `encode` and its like, which show it more.
+
 - Formats: JPEG, PNG, WebP, BMP, GIF, TIFF, PPM; the first frame. No others are tried: some of Pillow's decoders start
   programs.
 - Above MAX_PIXELS an image is refused from its header, before anything is decoded. A truncated image is an error.
@@ -28,6 +30,7 @@ from ali_fast.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+HIDDEN = (".", "__MACOSX")  # how the names begin that are passed over in a folder: ._a.jpg is a Mac's note on a.jpg
 MAX_PIXELS = 1 << 26  # 67 megapixels, above a 50-megapixel camera's; 270 MB once decoded
 MAX_FILE_BYTES = 1 << 28
 FEED_BYTES = 1 << 20  # libjpeg is slow at the end of each piece: Pillow's of 64 KiB take 2 to 5 % longer
@@ -44,6 +47,11 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name, found in a folder, is taken for an image."""
+    return not name.startswith(HIDDEN) and name.lower().endswith(SUFFIXES)
 
 
 def decode(data: bytes, name: str, *, formats: tuple[str, ...], size: tuple[int, int]) -> Image.Image:
