@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ali_fast.files import whole
+from ali_fast.files import output
 
 Images = npt.NDArray[np.uint8]
 
@@ -72,5 +72,5 @@ def _picture(sheet: Images) -> Image.Image:
 def _write(path: Path, pictures: list[Image.Image], **options: Any) -> None:
     if len(pictures) > 1:
         options["append_images"] = pictures[1:]
-    with whole(path) as part:
-        pictures[0].save(part, **options)
+    with output(path) as name:
+        pictures[0].save(name, **options)

@@ -44,7 +44,7 @@ def run_svm(subject: Subject, *, labels: int, draws: int, seed: int, jobs: int, 
     rows = [np.searchsorted(used, draw) for draw in chosen]
     fresh = features.untrained(model, pool.images, subject.config.seed)
     representations: dict[str, features.Represent] = {
-        "ALI's encoder": features.encoder_features(model),
+        "the run's encoder": features.encoder_features(model),
         "the same encoder, untrained": features.encoder_features(fresh),
         "raw pixels": features.pixels,
         "PCA, 99 % of the variance": features.principal_components(pool.images),

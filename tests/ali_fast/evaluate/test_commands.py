@@ -73,7 +73,7 @@ def test_svm_beside_what_it_has_to_beat(run, tmp_path, capsys):
     result = json.loads((tmp_path / "svm.json").read_text())
     assert result == json.loads((run / "evaluation" / "svm.json").read_text())
     rows = {row["features"]: row for row in result["numbers"]["features"]}
-    assert list(rows) == ["ALI's encoder", "the same encoder, untrained", "raw pixels", "PCA, 99 % of the variance"]
+    assert list(rows) == ["the run's encoder", "the same encoder, untrained", "raw pixels", "PCA, 99 % of the variance"]
     assert rows["raw pixels"]["dimensions"] == 64
     for row in rows.values():
         assert len(row["test_errors"]) == 2
