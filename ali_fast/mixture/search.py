@@ -1,8 +1,8 @@
 """A random search for the setting with which ALI covers the mixture best. Every trial is logged, bad ones too.
 
 Trials train together, `at_once` as one program, each as long as --epochs says. They are ranked by how far they fall
-short of the goal: all 25 modes near a sample, 95 % high quality, reverse KL (as PacGAN's) at most 0.04. What a search proposes is to
-be confirmed by ten fresh seeds at full length: it prints the command.
+short of the goal: all 25 modes near a sample, 95 % high quality, reverse KL (as PacGAN's) at most 0.04. What a search
+proposes is to be confirmed by ten fresh seeds at full length: it prints the command.
 """
 
 from __future__ import annotations
