@@ -79,7 +79,7 @@ def write(run: RunDirectory) -> Path:
 def render(run: RunDirectory) -> str:
     from jinja2 import Environment
 
-    ticks = [tick for tick in read_metrics(run.metrics) if PLACE <= tick.keys()] if run.metrics.exists() else []
+    ticks = [tick for tick in read_metrics(run.metrics) if tick.keys() >= PLACE] if run.metrics.exists() else []
     evaluations = sorted(run.evaluation.glob("*.json"))
     found = {path: _json(path) for path in (*evaluations, run.config, run.environment)}
     config, environment = found[run.config] or {}, found[run.environment] or {}

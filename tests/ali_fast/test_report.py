@@ -140,7 +140,9 @@ def test_a_run_that_has_nothing_yet_and_values_that_are_not_finite(tmp_path, run
     assert "L_d" not in text
 
 
-@pytest.mark.parametrize("damage", [b"", b'{"task": "sv', b"\xff\xfe{}", b"[1]"], ids=["empty", "cut", "binary", "list"])
+@pytest.mark.parametrize(
+    "damage", [b"", b'{"task": "sv', b"\xff\xfe{}", b"[1]"], ids=["empty", "cut", "binary", "list"]
+)
 def test_what_cannot_be_read_is_left_out_and_named(run, damage):
     (run.evaluation / "frechet.json").write_bytes(damage)
     run.environment.write_bytes(damage)
