@@ -102,6 +102,8 @@ def _read_export(
     try:
         values = json.loads((path / "config.json").read_text())
         preset, image_shape = presets.resolve(values["dataset"], values["preset"]), values["image_shape"]
+        if not (isinstance(image_shape, list) and [isinstance(n, int) and n > 0 for n in image_shape] == [True] * 3):
+            raise ValueError(f"image_shape is {json.dumps(image_shape)}, not height, width and channels")
         objective: Objective = values.get("objective", "ali")
         encoder, classes = values.get("encoder", "stochastic"), values.get("classes")
         condition = Condition.from_json(values.get("condition"))

@@ -126,6 +126,8 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise InputError(
             f"{path} has checkpoint format {state['format']}; this version of ali-fast reads format {FORMAT}"
         )
+    if "step" not in state:
+        raise DamagedCheckpointError("it has no step")
     return state
 
 

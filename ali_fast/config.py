@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import types
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -155,19 +158,35 @@ def from_json(text: str) -> TrainConfig:
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     if unknown := sorted(set(values) - fields):
         raise InputError(f"configuration with unknown fields {', '.join(unknown)}: written by another version?")
-    for name in ("data_dir", "run_dir", "decoder_from"):
-        if values.get(name) is not None:
-            values[name] = Path(values[name])
+    for name, kind in typing.get_type_hints(TrainConfig).items():
+        if name in values:
+            if not _fits(values[name], kind):
+                raise InputError(f"not a configuration: {name} is {json.dumps(values[name])}")
+            if Path in (kind, *typing.get_args(kind)) and values[name] is not None:
+                values[name] = Path(values[name])
     try:
         return TrainConfig(**values)
     except TypeError as error:
         raise InputError(f"not a configuration: {error}") from error
 
 
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether JSON's `value` is of a field's type. Which texts and numbers are good is __post_init__'s to say."""
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return any(_fits(value, one) for one in typing.get_args(kind))
+    if kind is Path or typing.get_origin(kind) is Literal:
+        return isinstance(value, str)
+    if isinstance(value, bool):  # to Python an int
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
 def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
-    """Fields that a resumed run may not change, as `name: old -> new`."""
-    return [
-        f"{field.name}: {getattr(old, field.name)} -> {getattr(new, field.name)}"
-        for field in dataclasses.fields(TrainConfig)
-        if field.name not in FREE_ON_RESUME and getattr(old, field.name) != getattr(new, field.name)
-    ]
+    """Fields that a resumed run may not change, as `name: old -> new`. A place may be spelled in another way."""
+    fields = [field.name for field in dataclasses.fields(TrainConfig) if field.name not in FREE_ON_RESUME]
+    values = [(name, getattr(old, name), getattr(new, name)) for name in fields]
+    return [f"{name}: {a} -> {b}" for name, a, b in values if _place(a) != _place(b)]
+
+
+def _place(value: Any) -> Any:
+    return os.path.realpath(value) if isinstance(value, Path) else value

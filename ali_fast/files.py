@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ali_fast.errors import InputError
 
+STALE_SECONDS = 3600.0  # after which a half file that nobody wrote to was left by a killed process
+
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to: it becomes `path` at the end, and nothing if that is not reached."""
-    part = path.with_name(path.name + ".part")
+    """A name beside `path` to write to: it becomes `path` at the end, and nothing if that is not reached.
+
+    The name is nobody else's: of two who write `path` at once, the last to end has it.
+    """
+    _clear_stale(path)
+    part = path.with_name(f"{path.name}.{os.urandom(4).hex()}.part")
     try:
         yield part
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _clear_stale(path: Path) -> None:
+    """By age, as a process cannot be asked after from another machine or container."""
+    for part in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * 8}.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > STALE_SECONDS:
+                part.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

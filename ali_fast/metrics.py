@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ali_fast.files import whole
+
 WON_HIGH, WON_LOW = 0.99, 0.01  # mean D beyond which the game is over
 
 
@@ -29,7 +31,7 @@ def winner(score_data: float, score_sample: float) -> str | None:
 class MetricsFile:
     """`metrics.jsonl`: one line per tick, with at least "step", appended and synced: a kill loses no tick.
 
-    On opening, lines after `step` (the checkpoint's) and a half-written last line are cut off.
+    On opening, lines after `step` (the checkpoint's) are dropped, and those that are half-written or damaged.
     """
 
     def __init__(self, path: Path, *, step: int) -> None:
@@ -50,22 +52,26 @@ class MetricsFile:
 def _cut_after(path: Path, step: int) -> None:
     if not path.exists():
         return
-    end = 0
-    for raw in path.read_bytes().splitlines(keepends=True):
-        try:
-            keep = raw.endswith(b"\n") and json.loads(raw)["step"] <= step
-        except (ValueError, KeyError, TypeError):  # damaged: what follows it cannot be trusted either
-            keep = False
-        if not keep:
-            break
-        end += len(raw)
-    os.truncate(path, end)
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [raw for raw in lines if (line := _parse(raw)) is not None and line["step"] <= step]
+    if len(kept) < len(lines):
+        with whole(path) as part:
+            part.write_bytes(b"".join(kept))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The ticks of a `metrics.jsonl`, oldest first; a half-written last line is left out."""
-    lines = path.read_bytes().splitlines(keepends=True)
-    return [json.loads(raw) for raw in lines if raw.endswith(b"\n")]
+    """The ticks of a `metrics.jsonl`, oldest first; a half-written last line and damaged ones are left out."""
+    lines = map(_parse, path.read_bytes().splitlines(keepends=True))
+    return [line for line in lines if line is not None]
+
+
+def _parse(raw: bytes) -> dict[str, Any] | None:
+    """A tick; None for what is none, or not whole."""
+    try:
+        line = json.loads(raw) if raw.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
 
 
 class TensorBoard:

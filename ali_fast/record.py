@@ -1,7 +1,8 @@
-"""What a training run writes: ticks, figures and checkpoints, always in this order.
+"""What a training run writes: ticks, checkpoints and figures, always in this order.
 
 The order is what makes a run resumable at any moment: a checkpoint of a step is written only after the tick of that
-step, and a tick after the newest checkpoint is dropped and written again.
+step, and a tick after the newest checkpoint is dropped and written again. Figures come last: where they fail, nothing
+that was learned is lost.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ali_fast.data.labelled import Labelled
 from ali_fast.errors import DivergedError
 from ali_fast.inference import Inference
 from ali_fast.live import LiveLine
-from ali_fast.metrics import MetricsFile, TensorBoard, winner
+from ali_fast.metrics import MetricsFile, TensorBoard, read_metrics, winner
 from ali_fast.run_directory import RunDirectory
 from ali_fast.step import Step
 
@@ -84,7 +85,7 @@ class Recorder:
         self.speed = Speed(batch_size, wait)
         self.metrics = MetricsFile(run.metrics, step=step.steps)
         self.tensorboard = TensorBoard(run.tensorboard, step=step.steps)
-        self.last_line: dict[str, Any] = {}
+        self.last_line: dict[str, Any] = next(reversed(read_metrics(run.metrics)), {})
         self._start = time.perf_counter() - seconds_before
         self._saved_step: int | None = None
         self._saved_at = time.perf_counter()

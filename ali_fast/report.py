@@ -1,6 +1,7 @@
 """`report.html` of a run: one file that opens from disk and asks for nothing outside itself, light or dark.
 
-Made from what the run directory already holds: ticks, figures, evaluations, configuration, environment.
+Made from what the run directory already holds: ticks, figures, evaluations, configuration, environment. A damaged
+file there is left out and named: it must not end the training that draws the report.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ WIDTH, HEIGHT = 340, 190  # of a chart, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 42, 10, 10, 24  # margins for the axes' numbers
 MOST_POINTS = 500  # of a curve
 TICKS = 4  # about so many on an axis
+PLACE = {"step", "epoch", "seconds"}  # what every tick has
 
 CHARTS: tuple[tuple[str, dict[str, str]], ...] = (
     ("Losses", {"loss_d": "L_d", "loss_g": "L_g"}),
@@ -77,8 +79,10 @@ def write(run: RunDirectory) -> Path:
 def render(run: RunDirectory) -> str:
     from jinja2 import Environment
 
-    ticks = read_metrics(run.metrics) if run.metrics.exists() else []
-    config, environment = _json(run.config), _json(run.environment)
+    ticks = [tick for tick in read_metrics(run.metrics) if tick.keys() >= PLACE] if run.metrics.exists() else []
+    evaluations = sorted(run.evaluation.glob("*.json"))
+    found = {path: _json(path) for path in (*evaluations, run.config, run.environment)}
+    config, environment = found[run.config] or {}, found[run.environment] or {}
     template = resources.files("ali_fast").joinpath("report_template.html").read_text()
     return (
         Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -91,10 +95,11 @@ def render(run: RunDirectory) -> str:
             charts=charts(ticks),
             size=(WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM),
             figures=_figures(run.figures),
-            evaluations=[_json(path) for path in sorted(run.evaluation.glob("*.json"))],
+            evaluations=[found[path] for path in evaluations if found[path]],
             speed=speed(ticks),
             config=_flat(config),
             environment=_flat(environment),
+            unreadable=[str(path.relative_to(run.path)) for path, values in found.items() if values is None],
         )
     )
 
@@ -203,8 +208,15 @@ def _data_uri(path: Path, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
+def _json(path: Path) -> dict[str, Any] | None:
+    """{} where there is no such file, None where it cannot be read."""
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import filelock
 
@@ -12,6 +13,8 @@ from ali_fast import config as configuration
 from ali_fast.config import TrainConfig
 from ali_fast.errors import InputError
 from ali_fast.files import write_text
+
+T = TypeVar("T")
 
 
 class RunDirectory:
@@ -31,11 +34,20 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Create the directory and keep other trainings out while inside. Raises InputError if one is in.
+        """Create the directory and keep other trainings out while inside.
 
-        The lock is the kernel's: it goes with the process, however that ends.
+        Raises InputError if one is in, or where no run can be. The lock is the kernel's: it goes with the process,
+        however that ends.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            str(self.path).encode()  # TensorBoard takes no other name
+            self.path.mkdir(parents=True, exist_ok=True)
+        except UnicodeEncodeError:
+            raise InputError(f"--run-dir {self.path}: its name is not UTF-8: give another") from None
+        except (FileExistsError, NotADirectoryError):
+            raise InputError(
+                f"--run-dir {self.path}: a file is in its place: give a directory, or a new name"
+            ) from None
         lock = filelock.FileLock(self.path / ".lock")
         try:
             lock.acquire(timeout=0)
@@ -50,14 +62,16 @@ class RunDirectory:
 
     def read_config(self) -> TrainConfig:
         """The run's configuration. Raises InputError if there is none to read."""
+        return self.parsed(configuration.from_json)
+
+    def parsed(self, parse: Callable[[str], T]) -> T:
+        """config.json as `parse` takes its text. Raises InputError if it is not there, or damaged."""
         try:
-            text = self.config.read_text()
+            return parse(self.config.read_text())
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(f"{self.path} is no run directory: it has no config.json") from None
-        try:
-            return configuration.from_json(text)
-        except InputError as error:
-            raise InputError(f"{self.config}: {error}") from error
+        except ValueError as error:  # an InputError, and bytes that are not UTF-8
+            raise InputError(f"{self.config}: {error}; restore it from a copy, or use another run directory") from error
 
     def adopt(self, config: TrainConfig) -> None:
         """Make this the run of `config`, or see that it is. Raises InputError naming the fields that differ.

@@ -47,7 +47,7 @@ TICKS_A_RUN, MOST_TICK_IMAGES = 50, 100_000
 
 
 def train(config: TrainConfig, console: Console) -> dict[str, Any]:
-    """Train, or resume, the run of `config` in its run directory; returns the last tick's line ({} if none was due).
+    """Train, or resume, the run of `config` in its run directory; returns its last tick's line ({} if none was due).
 
     The data must have been prepared. Raises InputError for what cannot be used, DivergedError when losses or weights
     are no longer finite, Interrupted after SIGINT or SIGTERM.
@@ -157,20 +157,18 @@ def loop(
         tick, rest = divmod(step.steps, steps_per_tick)
         if rest == 0:
             recorder.tick()
-            if tick % config.figure_ticks == 0:
-                recorder.draw()
-            if tick % config.checkpoint_ticks == 0:
-                recorder.save()
-        if recorder.save_is_due():
+        if (rest == 0 and tick % config.checkpoint_ticks == 0) or recorder.save_is_due():
             recorder.save()
+        if rest == 0 and tick % config.figure_ticks == 0:
+            recorder.draw()
 
 
 def finish(step: Step, recorder: Recorder) -> None:
-    """The end of a bounded run: whatever the cadence, a last tick, figures and a checkpoint."""
+    """The end of a bounded run: whatever the cadence, a last tick, a checkpoint and figures."""
     if step.summed:
         recorder.tick()
-    recorder.draw()
     recorder.save()
+    recorder.draw()
 
 
 def open_training_data(config: TrainConfig, preset: Preset) -> BetonLoader:

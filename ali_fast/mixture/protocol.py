@@ -84,19 +84,19 @@ class MixtureRun:
 
 @contextlib.contextmanager
 def opened(config: MixtureConfig, console: Console, sizes: Sizes = PAPER) -> Iterator[MixtureRun]:
-    """The run of `config` in its directory, locked, signals heeded. Raises InputError if another run is there.
+    """The run of `config` in its directory, locked, signals heeded.
 
-    Until there is a checkpoint there is nothing to resume, and a mistyped flag binds nobody.
+    Raises InputError if another run is there, or its config.json is damaged. Until there is a checkpoint there is
+    nothing to resume, and a mistyped flag binds nobody.
     """
     run = RunDirectory(config.run_dir)
     with run.locked(), Signals() as signals:
-        if run.config.exists() and any(run.path.glob("*/checkpoints/step-*.pt")):
-            old = json.loads(run.config.read_text())
-            if fields := configuration.differences(old, config):
-                raise InputError(
-                    f"{run.path} holds a run of another configuration ({'; '.join(fields)}): "
-                    f"give the same configuration to resume it, or another --run-dir"
-                )
+        begun = run.config.exists() and any(run.path.glob("*/checkpoints/step-*.pt"))
+        if begun and (fields := configuration.differences(run.parsed(configuration.from_json), config)):
+            raise InputError(
+                f"{run.path} holds a run of another configuration ({'; '.join(fields)}): "
+                f"give the same configuration to resume it, or another --run-dir"
+            )
         mixture = MixtureRun(config, console, signals, sizes)
         write_text(run.config, configuration.to_json(config))
         write_text(run.environment, json.dumps(mixture.results["environment"], indent=2) + "\n")

@@ -118,6 +118,15 @@ def test_an_export_of_another_network_is_named(run):
         ali_fast.load(exported)
 
 
+@pytest.mark.parametrize("shape", [[8, 8], [8, 8, "1"], [8, 0, 1], 8, "881"])
+def test_an_export_whose_images_have_no_shape_is_named(run, shape):
+    exported = api.export(run)
+    values = json.loads((exported / "config.json").read_text()) | {"image_shape": shape}
+    (exported / "config.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match=r"is no whole export: image_shape is .*export the run again"):
+        ali_fast.load(exported)
+
+
 def test_what_cannot_be_loaded_is_named(tmp_path, run):
     with pytest.raises(InputError, match="is no run directory"):
         ali_fast.load(tmp_path / "absent")

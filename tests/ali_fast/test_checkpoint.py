@@ -177,6 +177,15 @@ def test_another_format_is_refused(tmp_path):
         checkpoint.read_newest(tmp_path, warn=pytest.fail)
 
 
+@pytest.mark.parametrize("name", ["step-00000099.pt", "step-00000001.pt"])
+def test_a_file_without_a_step_is_damaged(tmp_path, name):
+    save(tmp_path, 2)
+    torch.save({"format": checkpoint.FORMAT, "seconds": 1.0}, tmp_path / name)
+    lines = []
+    assert checkpoint.read_newest(tmp_path, warn=lines.append)[0].name == "step-00000002.pt"
+    assert [f"{name} is damaged" in line for line in lines] == [True] * (name > "step-00000002.pt")
+
+
 def test_code_in_a_checkpoint_is_not_run(tmp_path):
     class Evil:
         def __reduce__(self):

@@ -62,6 +62,8 @@ def test_train_flags_are_the_configurations():
         (Interrupted(15), 143, "ali-fast: stopped by SIGTERM\n"),
         (KeyboardInterrupt(), 130, "ali-fast: stopped by SIGINT\n"),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "ali-fast: No space left on device\n"),
+        (FileExistsError(errno.EEXIST, "File exists", "runs"), 2, "ali-fast: File exists: runs\n"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "r"), 2, "ali-fast: File name too long: r\n"),
         (PermissionError(errno.EACCES, "Permission denied", "runs"), 2, "ali-fast: Permission denied: runs\n"),
     ],
 )

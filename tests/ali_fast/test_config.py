@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,45 @@ def test_unknown_data_sets_and_presets_list_the_good_ones():
 def test_what_is_no_configuration_is_refused(text):
     with pytest.raises(InputError):
         from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("data_dir", 5),
+        ("decoder_from", ["gan"]),
+        ("dataset", None),
+        ("seed", "0"),
+        ("seed", True),
+        ("steps", 1.5),
+        ("learning_rate", "fast"),
+        ("amp", 1),
+        ("objective", {}),
+        ("preset", []),
+    ],
+)
+def test_a_value_of_another_type_is_named(name, value):
+    values = json.loads(to_json(TrainConfig(dataset="digits"))) | {name: value}
+    with pytest.raises(InputError, match=f"not a configuration: {name} is "):
+        from_json(json.dumps(values))
+
+
+def test_a_whole_number_is_a_number():
+    values = json.loads(to_json(TrainConfig(dataset="digits"))) | {"minutes": 2}
+    assert from_json(json.dumps(values)).minutes == 2
+
+
+def test_one_place_spelled_in_two_ways_is_no_difference(tmp_path, monkeypatch):
+    def of(path):
+        return TrainConfig(dataset="digits", objective="inverse", decoder_from=path)
+
+    (tmp_path / "gan").mkdir()
+    (tmp_path / "link").symlink_to("gan")
+    monkeypatch.chdir(tmp_path)
+    spellings = [tmp_path / "gan", tmp_path / ".." / tmp_path.name / "gan", Path("gan"), tmp_path / "link"]
+    for spelling in spellings:
+        assert differences(of(spellings[0]), of(spelling)) == []
+    assert differences(of(Path("gan")), of(Path("other"))) == ["decoder_from: gan -> other"]
 
 
 def test_resume_allows_a_new_length_and_cadence_only():

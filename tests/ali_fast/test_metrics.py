@@ -45,6 +45,26 @@ def test_half_written_or_damaged_tail_is_cut(tmp_path, tail):
     assert [line["step"] for line in read_metrics(path)] == [10, 20, 30]
 
 
+@pytest.mark.parametrize("bad", [b"\xff\x00garbage\n", b'{"step": 15, "lo\n', b"[]\n", b"\n", b'{"loss_d": 1.0}\n'])
+def test_a_damaged_line_in_the_middle_costs_that_line_alone(tmp_path, bad):
+    path = tmp_path / "metrics.jsonl"
+    write(path, [10, 20, 30, 40])
+    first, rest = path.read_bytes().split(b"\n", 1)
+    path.write_bytes(first + b"\n" + bad + rest)
+    assert [line["step"] for line in read_metrics(path)] == [10, 20, 30, 40]
+    write(path, [40, 50], resume_at=30)
+    assert [json.loads(raw)["step"] for raw in path.read_bytes().splitlines()] == [10, 20, 30, 40, 50]
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_file_with_nothing_to_drop_is_not_written_anew(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write(path, [10, 20])
+    before = path.stat().st_ino
+    write(path, [30], resume_at=20)
+    assert path.stat().st_ino == before
+
+
 def test_fresh_run_over_an_old_file_starts_anew(tmp_path):
     path = tmp_path / "metrics.jsonl"
     write(path, [10, 20])

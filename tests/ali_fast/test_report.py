@@ -138,3 +138,21 @@ def test_a_run_that_has_nothing_yet_and_values_that_are_not_finite(tmp_path, run
     text = Page(report.write(run).read_text()).text
     assert "mean sigma 0.5" in text
     assert "L_d" not in text
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b'{"task": "sv', b"\xff\xfe{}", b"[1]"], ids=["empty", "cut", "binary", "list"]
+)
+def test_what_cannot_be_read_is_left_out_and_named(run, damage):
+    (run.evaluation / "frechet.json").write_bytes(damage)
+    run.environment.write_bytes(damage)
+    text = Page(report.write(run).read_text()).text
+    assert "Left out, because it cannot be read: evaluation/frechet.json, environment.json" in text
+    assert "ours 17.3 +- 0.2" in text
+    assert "batch size 100" in text
+
+
+def test_ticks_that_are_damaged_are_left_out(run):
+    with run.metrics.open("ab") as file:
+        file.write(b'{"step": 200, "lo\xff\n{"step": 210, "loss_d": 1.0}\n' + json.dumps(tick(220)).encode() + b"\n")
+    assert "step 220" in Page(report.write(run).read_text()).text

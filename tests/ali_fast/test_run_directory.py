@@ -68,3 +68,27 @@ def test_no_run_and_foreign_config(tmp_path):
     (tmp_path / "config.json").write_text('{"model": "resnet"}')
     with pytest.raises(InputError, match=r"config.json: .*unknown fields model"):
         RunDirectory(tmp_path).read_config()
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe", b'{"dataset": "dig', b"[]", b'{"dataset": "digits", "data_dir": 5}'])
+def test_a_damaged_configuration_is_named_with_what_to_do(tmp_path, text):
+    (tmp_path / "config.json").write_bytes(text)
+    with pytest.raises(InputError, match=r"config.json: .*restore it from a copy, or use another run directory"):
+        RunDirectory(tmp_path).read_config()
+
+
+def test_a_file_is_no_run_directory(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for path in (file, file / "run"):
+        with pytest.raises(InputError, match="give a directory, or a new name"), RunDirectory(path).locked():
+            pass
+    assert file.read_text() == "mine"
+
+
+def test_a_name_that_is_no_text_is_refused_before_anything_is_made(tmp_path):
+    """TensorBoard cannot write there."""
+    run = RunDirectory(Path(os.fsdecode(os.fsencode(tmp_path) + b"/run-\xff")))
+    with pytest.raises(InputError, match="not UTF-8"), run.locked():
+        pass
+    assert not list(tmp_path.iterdir())

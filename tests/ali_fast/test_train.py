@@ -326,6 +326,20 @@ def test_weights_that_are_not_finite_stop_the_run(data, tmp_path, capsys, monkey
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("ticks", "steps", "saved"), [(1, 20, 10), (1000, 5, 5)], ids=["on the way", "at the end"])
+def test_the_checkpoint_is_saved_before_figures_are_drawn(data, tmp_path, monkeypatch, ticks, steps, saved):
+    from ali_fast.record import Recorder
+
+    def fail(self):
+        raise RuntimeError("no figure")
+
+    monkeypatch.setattr(Recorder, "draw", fail)
+    with pytest.raises(RuntimeError, match="no figure"):
+        cli.main(command(data, tmp_path, "--checkpoint-ticks", str(ticks), "--figure-ticks", str(ticks), steps=steps))
+    assert final(tmp_path)["step"]["steps"] == saved
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_damaged_newest_checkpoint_is_passed_over(data, straight, tmp_path, capsys):
     process = start(command(data, tmp_path, "--checkpoint-ticks", "1", steps=50))
     process.join(120)
@@ -459,3 +473,11 @@ def test_a_run_of_one_step_says_nothing_of_its_speed(data, tmp_path):
     line = json.loads((tmp_path / "line.json").read_text(), parse_constant=refuse)
     assert line["step"] == 1
     assert not TIMES - {"seconds"} & line.keys()
+
+
+@pytest.mark.usefixtures("quick")
+def test_json_of_a_finished_run_is_its_last_line(data, straight, tmp_path):
+    before = metrics.read_metrics(straight / "metrics.jsonl")
+    assert cli.main(command(data, straight, "--json", str(tmp_path / "line.json"))) == 0
+    assert json.loads((tmp_path / "line.json").read_text()) == before[-1]
+    assert metrics.read_metrics(straight / "metrics.jsonl") == before

@@ -144,6 +144,20 @@ def test_another_configuration_is_refused_by_the_fields_that_differ(make_config,
     protocol.run(dataclasses.replace(config, device="auto"), console, SIZES)
 
 
+@pytest.mark.parametrize("damage", [b'{"command": "ru', b"[]", b"\xff", b""], ids=["cut", "list", "binary", "empty"])
+def test_a_damaged_configuration_is_named(make_config, console, damage):
+    config = make_config()
+    (config.run_dir / "ali" / "checkpoints").mkdir(parents=True)
+    (config.run_dir / "ali" / "checkpoints" / "step-00000001.pt").touch()
+    (config.run_dir / "config.json").write_bytes(damage)
+    with (
+        pytest.raises(InputError, match=r"config\.json: .*restore it from a copy, or use another run directory"),
+        protocol.opened(config, console, SIZES),
+    ):
+        pass
+    assert (config.run_dir / "config.json").read_bytes() == damage
+
+
 def test_a_figure_of_nothing_and_a_damaged_model_are_the_users_to_know(make_config, console, data_dir, tmp_path):
     with pytest.raises(InputError, match="has no trained model to draw"):
         protocol.draw(tmp_path, data_dir)
