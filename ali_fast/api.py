@@ -11,6 +11,7 @@ import torch
 
 from ali_fast import checkpoint, decide, kernels, presets
 from ali_fast.condition import Condition
+from ali_fast.data.schema import beton_path, read_manifest
 from ali_fast.errors import InputError
 from ali_fast.files import whole, write_text
 from ali_fast.inference import Inference
@@ -29,7 +30,7 @@ def load(run: str | Path, *, device: str = "auto") -> Inference:
 
 def load_with_step(run: str | Path, *, device: str = "auto") -> tuple[Inference, int | None]:
     """As `load`, and the step of the checkpoint; an export has none."""
-    path, step = Path(run), None
+    path, step, trained_on = Path(run), None, None
     where = decide.device(device).device
     if (path / "decoder.safetensors").exists():
         source, (preset, objective, encoder, classes, condition, image_shape, weights) = path, _read_export(path)
@@ -41,7 +42,7 @@ def load_with_step(run: str | Path, *, device: str = "auto") -> tuple[Inference,
         step = state["step"]["steps"]
         encoder, classes = config.encoder, state["conditions"].get("classes")
         condition = Condition.from_json(state["conditions"].get("condition"))
-        image_shape = state["conditions"]["image_shape"]
+        image_shape, trained_on = state["conditions"]["image_shape"], state["conditions"].get("train_sha256")
         weights = state["step"]["model"] | state["step"].get("ema", {})
     model = ALI(
         preset.architecture,
@@ -54,7 +55,15 @@ def load_with_step(run: str | Path, *, device: str = "auto") -> tuple[Inference,
     checkpoint.check_same_network(weights, model.state_dict(), source)
     model.load_state_dict(weights)
     height, width, channels = image_shape
-    return Inference(model.to(where).eval(), (height, width, channels), condition), step
+    return Inference(model.to(where).eval(), (height, width, channels), condition, trained_on), step
+
+
+def check_same_data(inference: Inference, data_dir: Path, preset: presets.Preset) -> None:
+    """Raises InputError where the data set of this name has been prepared anew, from other images: what is measured on
+    those would say nothing of the run, which may have been trained on the test images."""
+    path = beton_path(data_dir, preset.dataset, preset.train_split)
+    if inference.trained_on is not None and not read_manifest(path).sha256.startswith(inference.trained_on):
+        raise InputError(f"{path} holds other images than the run was trained on: prepare those again")
 
 
 def newest_checkpoint(directory: RunDirectory) -> tuple[Path, dict[str, Any]]:

@@ -50,14 +50,22 @@ class Inference:
     """Wraps a model, also one in training: its mode is put back after every call.
 
     image_shape: (H, W, C) of the data set; the networks see these images padded to their size, and what they
-    draw is cut back to it. condition: of a conditional model, what the values of y stand for.
+    draw is cut back to it. condition: of a conditional model, what the values of y stand for. trained_on: how the
+    sha256 of the training images begins, where that is known.
     """
 
-    def __init__(self, model: ALI, image_shape: tuple[int, int, int], condition: Condition | None = None) -> None:
+    def __init__(
+        self,
+        model: ALI,
+        image_shape: tuple[int, int, int],
+        condition: Condition | None = None,
+        trained_on: str | None = None,
+    ) -> None:
         assert (condition is None) == (model.y_dim is None)
         self.model = model
         self.image_shape = image_shape
         self.condition = condition
+        self.trained_on = trained_on
         self.device = next(model.parameters()).device
 
     def sample(self, n: int, seed: int = 0, y: Given | None = None) -> Tensor:
@@ -96,8 +104,6 @@ class Inference:
         z_dim = self.model.architecture.z_dim
         if z.ndim != 2 or z.shape[1] != z_dim:
             raise InputError(f"codes of shape {list(z.shape)}: [N, {z_dim}] is expected")
-        if not z.isfinite().all():
-            raise InputError("codes have values that are not finite")
 
         def generate(chunk: Tensor, *y: Tensor) -> Tensor:
             return self._cut(to_images(self.model.generate(chunk[:, :, None, None], *y)))

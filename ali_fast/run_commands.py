@@ -204,7 +204,7 @@ def asked(ali: Any, run: Path, count: int) -> Any:
         return None
     from ali_fast.data.device import y_of
 
-    known = y_of(validation(run, count)) if ali.condition.kind == "attributes" else None
+    known = y_of(validation(ali, run, count)) if ali.condition.kind == "attributes" else None
     return ali.condition.in_turn(count, known)
 
 
@@ -217,16 +217,17 @@ def originals_for(ali: Any, run: Path, images: tuple[Path, ...], most: int, text
     if images:
         pictures = read_pictures(list_pictures(images)[:most], ali.image_shape)
         return pictures, told(ali, text, len(pictures))
-    samples = validation(run, most)
+    samples = validation(ali, run, most)
     own = None if ali.condition is None else y_of(samples)
     return samples.images.numpy(), own if text is None else told(ali, text, len(samples.images))
 
 
-def validation(run: Path, most: int) -> Any:
+def validation(ali: Any, run: Path, most: int) -> Any:
     """The first images, at most `most`, that the run is validated on, and what is known of them.
 
-    Raises InputError for an export, which does not know them.
+    Raises InputError for an export, which does not know them, and where they are others by now.
     """
+    from ali_fast.api import check_same_data
     from ali_fast.data.loader import first_samples
     from ali_fast.data.schema import beton_path
     from ali_fast.run_directory import RunDirectory
@@ -234,5 +235,6 @@ def validation(run: Path, most: int) -> Any:
     if (run / "decoder.safetensors").exists():
         raise InputError(f"{run} is an export, without validation images: give images, or --y to sample, or its run")
     trained = RunDirectory(run).read_config()
-    split = presets.resolve(trained.dataset, trained.preset).valid_split
-    return first_samples(beton_path(trained.data_dir, trained.dataset, split), most)
+    preset = presets.resolve(trained.dataset, trained.preset)
+    check_same_data(ali, trained.data_dir, preset)
+    return first_samples(beton_path(trained.data_dir, trained.dataset, preset.valid_split), most)

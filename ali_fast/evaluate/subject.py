@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ali_fast import presets
-from ali_fast.api import load_with_step
+from ali_fast.api import check_same_data, load_with_step
 from ali_fast.config import TrainConfig
 from ali_fast.data.loader import BetonLoader
 from ali_fast.data.schema import Manifest, NotPreparedError, beton_path, read_manifest
@@ -98,4 +98,6 @@ def open_subject(
     inference, step = load_with_step(path, device=device)
     assert step is not None  # an export's config.json was refused above
     prepare(dataclasses.replace(config, device=device))  # not where it was trained
-    return Subject(run, config, presets.resolve(config.dataset, config.preset), inference, step)
+    preset = presets.resolve(config.dataset, config.preset)
+    check_same_data(inference, config.data_dir, preset)
+    return Subject(run, config, preset, inference, step)

@@ -13,7 +13,7 @@ import ali_fast
 from ali_fast import checkpoint, cli, config, kernels, presets
 from ali_fast.config import TrainConfig
 from ali_fast.data.loader import BetonLoader
-from ali_fast.data.schema import beton_path
+from ali_fast.data.schema import beton_path, read_manifest
 from ali_fast.evaluate import classifier, inception, labels_alone, subject, svm
 from ali_fast.model import ALI
 from ali_fast.pixels import to_x
@@ -258,3 +258,16 @@ def test_data_are_prepared_for_the_device_asked_for_and_the_step_is_the_weights_
 def test_a_negative_seed_is_the_users_to_know(run, capsys):
     assert evaluate(run, "--task", "svm", "--seed", -1) == 2
     assert "--seed -1: must be at least 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["evaluate", "--task", "reconstruction"], ["reconstruct"], ["interpolate"]])
+def test_other_images_than_the_run_was_trained_on_are_refused(run, data, tmp_path, capsys, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    sha256 = read_manifest(beton_path(data, "digits", "train")).sha256
+    directory = RunDirectory(run)
+    for step, (trained_on, code) in enumerate(((sha256[:16], 0), ("0" * 16, 2))):
+        _, state = checkpoint.read_newest(directory.checkpoints, warn=pytest.fail)
+        state["conditions"]["train_sha256"] = trained_on
+        checkpoint.save(directory.checkpoints, 13 + step, state, keep=1)
+        assert cli.main([command[0], str(run), *command[1:]]) == code
+    assert "train.beton holds other images than the run was trained on" in capsys.readouterr().err
