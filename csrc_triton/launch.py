@@ -119,7 +119,7 @@ class Tile:
 
 
 # By the narrowest block that covers the channels (8 at least: one Philox call); 16 elements a thread.
-# Not tuned: awaits a GPU.
+# Not tuned on a GPU.
 TILES = {8: Tile(256, 8, 4), 16: Tile(128, 16, 4), 32: Tile(64, 32, 4), 64: Tile(32, 64, 4)}
 
 
