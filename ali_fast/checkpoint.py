@@ -20,7 +20,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from ali_fast.errors import InputError
+from ali_fast.errors import InputError, Interrupted
 
 FORMAT = 2
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -74,7 +74,9 @@ def _write(state: Mapping[str, Any], file: IO[bytes]) -> None:
     try:
         torch.save(state, file)
     except RuntimeError as error:
-        raise error.__context__ or error from None
+        if isinstance(error.__context__, OSError | Interrupted | KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
 
 
 def _point_latest_at(path: Path) -> None:

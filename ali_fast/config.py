@@ -147,14 +147,20 @@ def to_json(config: TrainConfig) -> str:
     return json.dumps(values, indent=2) + "\n"
 
 
-def from_json(text: str) -> TrainConfig:
-    """Raises InputError for text that is not a configuration of this version."""
+def fields_of(text: str) -> dict[str, Any]:
+    """The fields of a config.json as they were written. Raises InputError for text that is none."""
     try:
         values: Any = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"not a configuration: {error}") from error
     if not isinstance(values, dict):
         raise InputError("not a configuration: a JSON object is expected")
+    return values
+
+
+def from_json(text: str) -> TrainConfig:
+    """Raises InputError for text that is not a configuration of this version."""
+    values = fields_of(text)
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     if unknown := sorted(set(values) - fields):
         raise InputError(f"configuration with unknown fields {', '.join(unknown)}: written by another version?")

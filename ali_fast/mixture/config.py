@@ -126,17 +126,6 @@ def to_json(config: MixtureConfig) -> str:
     return json.dumps(values, default=str, indent=2) + "\n"
 
 
-def from_json(text: str) -> dict[str, Any]:
-    """The fields as they were written. Raises InputError for text that is no configuration."""
-    try:
-        values: Any = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"not a configuration: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError("not a configuration: a JSON object is expected")
-    return values
-
-
 def differences(old: dict[str, Any], new: MixtureConfig) -> list[str]:
     """Fields in which a run's config.json, as parsed, and a configuration may not differ, as `name: old -> new`."""
     asked = json.loads(to_json(new))

@@ -20,6 +20,7 @@ from rich.console import Console
 from torch import Tensor
 
 from ali_fast import decide, environment
+from ali_fast.config import fields_of
 from ali_fast.data.loader import BetonLoader
 from ali_fast.data.schema import beton_path
 from ali_fast.errors import InputError
@@ -92,7 +93,7 @@ def opened(config: MixtureConfig, console: Console, sizes: Sizes = PAPER) -> Ite
     run = RunDirectory(config.run_dir)
     with run.locked(), Signals() as signals:
         begun = run.config.exists() and any(run.path.glob("*/checkpoints/step-*.pt"))
-        if begun and (fields := configuration.differences(run.parsed(configuration.from_json), config)):
+        if begun and (fields := configuration.differences(run.parsed(fields_of), config)):
             raise InputError(
                 f"{run.path} holds a run of another configuration ({'; '.join(fields)}): "
                 f"give the same configuration to resume it, or another --run-dir"

@@ -151,11 +151,25 @@ def test_a_signal_on_the_way_is_that_signal_and_leaves_no_half(tmp_path, monkeyp
     assert names(tmp_path) == ["latest.pt", "step-00000001.pt"]
 
 
+def test_an_error_of_torchs_own_is_not_mistaken_for_what_was_handled_around_it(tmp_path, monkeypatch):
+    """A run whose data was cut saves in a handler."""
+
+    def fail(*_):
+        raise RuntimeError("torch's own")
+
+    monkeypatch.setattr(checkpoint.torch, "save", fail)
+    with pytest.raises(RuntimeError, match="torch's own"):
+        try:
+            raise InputError("the data was cut")
+        except InputError:
+            save(tmp_path, 1)
+
+
 class Refusing:
     """A file that refuses its third write."""
 
     def __init__(self, arguments, refuse):
-        self.file, self.refuse, self.writes = open(*arguments), refuse, 0  # noqa: SIM115
+        self.file, self.refuse, self.writes = open(*arguments), refuse, 0  # noqa: SIM115  __exit__ closes it
 
     def write(self, data):
         self.writes += 1

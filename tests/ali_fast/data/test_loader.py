@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -139,6 +140,27 @@ def test_a_thread_that_vanished_is_no_hang(make, within, monkeypatch):
     monkeypatch.setattr(ffcv_stream.Stream, "run", lambda self: None)
     with within(120):
         assert list(BetonLoader(make().path, batch_size=4).epoch(0)) == []
+
+
+def test_a_last_batch_that_comes_as_the_thread_ends_is_not_lost():
+    class Late(queue.Queue):
+        """The first to ask finds nothing; by the time it looks round, all is there."""
+
+        def get(self, *args, **kw):
+            if not self.filled:
+                self.filled = True
+                self.put((0, "the last batch"))
+                self.put(None)
+                raise queue.Empty
+            return super().get(*args, **kw)
+
+    stream = object.__new__(ffcv_stream.Stream)
+    threading.Thread.__init__(stream)  # never started: not alive
+    stream.terminate_event, stream.output_queue = threading.Event(), Late()
+    stream.output_queue.filled = False
+    assert next(stream) == "the last batch"
+    with pytest.raises(StopIteration):
+        next(stream)
 
 
 @pytest.mark.parametrize("size", [0, 5000, -1])

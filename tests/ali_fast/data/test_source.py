@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from ali_fast.data import source as source_module
 from ali_fast.data.device import Wait
 from ali_fast.data.loader import BetonLoader
 from ali_fast.data.source import Source
@@ -64,6 +65,21 @@ def test_waiting_is_the_time_that_batches_take_to_come():
     for _ in wait.timed(slow()):
         time.sleep(0.1)  # what is done with a batch is no waiting
     assert 0.15 <= wait.seconds < 0.3
+
+
+def test_staging_a_batch_is_waiting_for_it(make, monkeypatch):
+    """Not only the reader's time: the copies too, while the device has nothing."""
+    to_device = source_module.to_device
+
+    def slow(batches, device):
+        for batch in to_device(batches, device):
+            time.sleep(0.05)
+            yield batch
+
+    monkeypatch.setattr(source_module, "to_device", slow)
+    stream = Source(BetonLoader(make().path, batch_size=10), CPU, resident=False)
+    count = len(list(stream.epoch(0)))
+    assert stream.wait.seconds >= 0.05 * count > 0
 
 
 def test_a_device_at_work_waits_for_nothing(monkeypatch):
