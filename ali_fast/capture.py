@@ -33,15 +33,6 @@ def missing_compiler() -> str | None:
     return "no C++ compiler (g++ or clang++) was found"
 
 
-def choose_algorithms(device: torch.device) -> None:
-    """Let cuDNN time its algorithms once a shape, for the whole process: on an H100 cifar10's step is 7 % faster.
-
-    Two processes may choose differently, and then differ in rounding.
-    """
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
-
-
 def compiled(function: Callable[..., R], device: torch.device) -> Callable[..., R]:
     """`function` traced whole, `torch.autograd.grad` included; a graph break is an error."""
     torch._dynamo.config.trace_autograd_ops = True

@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from ali_fast import api, capture, checkpoint, decide, environment, kernels, presets
+from ali_fast import api, checkpoint, decide, environment, kernels, presets, process
 from ali_fast.condition import Condition
 from ali_fast.config import TrainConfig
 from ali_fast.data.device import y_of
@@ -222,7 +222,7 @@ def build_step(
     compiles, why = decide.compiles(config.compile)
     if config.compile:
         console.print("compiling the step" if compiles else f"warning: {why}: training eagerly, which is slower")
-    capture.choose_algorithms(where)
+    process.set_up(where)
     return Step(
         model.to(where),
         learning_rate=config.learning_rate,

@@ -23,7 +23,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from ali_fast import capture, decide, kernels, presets
+from ali_fast import capture, decide, kernels, presets, process
 from ali_fast.config import TrainConfig
 from ali_fast.errors import InputError
 from ali_fast.model import ALI
@@ -245,7 +245,7 @@ def main(arguments: list[str] | None = None) -> None:
     head = report.header(device)
     report.print_header(head)
     print(f"{preset.name}, batch {batch_size}")
-    capture.choose_algorithms(device)
+    process.set_up(device)
     waterfall = list(rows(preset, batch_size, device, amp))
     if args.only == "ends":
         waterfall = [waterfall[0], waterfall[-1]]

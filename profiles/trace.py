@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ali_fast import capture, decide, presets
+from ali_fast import decide, presets, process
 from ali_fast.errors import InputError
 from profiles import clock, report
 from profiles.bench_step import Row, rows, start
@@ -148,7 +148,7 @@ def main(arguments: list[str] | None = None) -> None:
     except InputError as error:
         parser.error(str(error))
     batch_size = args.batch_size or preset.batch_size
-    capture.choose_algorithms(device)
+    process.set_up(device)
     row = as_train(preset, batch_size, device)
     head = report.header(device)
     report.print_header(head)
