@@ -214,7 +214,8 @@ def judge(
     where D has classes. e_joint: each pair's embedded condition [2 M, 256, 1, 1], where D takes one.
     """
     d = model.discriminator
-    h = d.features(torch.cat([x, x_tilde]), seeds, statistics)
+    learns = any(tensor is x_tilde for tensor in made)
+    h = d.features(torch.cat([x, x_tilde]), seeds, statistics, constant=len(x) if learns else 0)
     logits = d.head(h, z_joint, seeds, e_joint)
     if y is None:
         loss = adversarial_loss(logits.detach(), scale=scale, backend=model.kernels.adversarial_loss)

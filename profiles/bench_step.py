@@ -59,7 +59,7 @@ def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> It
 
     auto = TrainConfig(dataset=preset.dataset).kernels
     low, _ = decide.dtype(True, device)
-    work = {route: step_gflop(preset, route, batch_size) for route in ("two", None)}
+    work = {route: step_gflop(preset, route, batch_size, device) for route in ("two", None)}
 
     def ours(
         name: str,

@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     by_name = {preset.name: preset for preset in presets.PRESETS}
     for name in args.preset:
         preset = by_name[name]
-        work, usual = step_gflop(preset), usual_gflop(preset, preset.batch_size)
+        work, usual = step_gflop(preset, device=torch.device("cuda")), usual_gflop(preset, preset.batch_size)
         print(f"{name}, batch {preset.batch_size}: {work:.1f} GFLOP a step; the usual step's {usual:.1f}", flush=True)
         for spec in args.kernels:
             for options in args.options or capture.OPTION_SETS:

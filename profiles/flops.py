@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from unittest import mock
 
 import torch
 import torch._dynamo.config
@@ -12,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Interpreter
 from torch.utils.flop_counter import FlopCounterMode
 
-from ali_fast import kernels
+from ali_fast import kernels, layers
 from ali_fast.arch import Architecture
 from ali_fast.model import ALI
 from ali_fast.objective import Route
@@ -20,6 +21,7 @@ from ali_fast.presets import Preset
 from ali_fast.step import Step
 from profiles.usual import UsualStep
 
+CPU = torch.device("cpu")
 COUNTED = 2  # images run: products are linear in the batch
 
 
@@ -32,9 +34,13 @@ def gflop(step: Callable[[Tensor], None], architecture: Architecture, batch_size
     return counter.get_total_flops() * batch_size / COUNTED / 1e9
 
 
-def step_gflop(preset: Preset, route: Route | None = None, batch_size: int | None = None) -> float:
-    """Of our step, by default on its cheapest route."""
-    return gflop(_step(preset, route), preset.architecture, batch_size or preset.batch_size)
+def step_gflop(
+    preset: Preset, route: Route | None = None, batch_size: int | None = None, device: torch.device = CPU
+) -> float:
+    """Of our step as it is on `device`, by default on its cheapest route."""
+    apart = layers.takes_apart(device)
+    with mock.patch.object(layers, "takes_apart", return_value=apart):
+        return gflop(_step(preset, route), preset.architecture, batch_size or preset.batch_size)
 
 
 def _step(preset: Preset, route: Route | None) -> Step:
@@ -72,5 +78,5 @@ def traced_gflop(preset: Preset, route: Route | None = None) -> float:
 
 def usual_gflop(preset: Preset, batch_size: int) -> float:
     """Of the usual step."""
-    step = UsualStep(preset.architecture, torch.device("cpu"), learning_rate=preset.learning_rate)
+    step = UsualStep(preset.architecture, CPU, learning_rate=preset.learning_rate)
     return gflop(step, preset.architecture, batch_size)

@@ -40,6 +40,7 @@ GPU_TESTS = (
     "tests/ali_fast/test_capture.py",
     "tests/ali_fast/data/test_device.py",
     "tests/ali_fast/test_few_channels.py",
+    "tests/ali_fast/test_patches.py",
 )
 
 

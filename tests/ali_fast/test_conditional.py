@@ -166,14 +166,21 @@ def test_what_cannot_be_told(ali, make_small):
 # ----------------------------------------------------------------------------------------------------------- runs
 
 
-@pytest.fixture(autouse=True)
-def restored():
-    """Handlers, threads and the generator are the process's."""
-    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-    state, threads = torch.get_rng_state(), torch.get_num_threads()
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """For the runs that tests share as for those beside them: the bits of a run depend on it."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    """Handlers and the generator are the process's."""
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    state = torch.get_rng_state()
+    yield
     torch.set_rng_state(state)
     for signum, handler in handlers.items():
         signal.signal(signum, handler)

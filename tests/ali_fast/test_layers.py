@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from ali_fast.arch import Row, layout
-from ali_fast.layers import Convolution
+from ali_fast.layers import Convolution, takes_apart
 
 CASES = [
     ("conv", 1, 1, 5, "pointwise"),
@@ -43,3 +43,33 @@ def test_product(operation, kernel, stride, size, route, activation, maps):
     gradients = (torch.autograd.grad(y, inputs, dy) for y in (ours, theirs))
     for a, b in zip(*gradients, strict=True):
         assert torch.allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("constant", [1, 4])
+def test_images_that_need_no_gradient_get_none(make_small, kind, constant):
+    """All else is as it is without `constant`."""
+    d = make_small(kind).discriminator
+    images = draw_images(d, 6).requires_grad_()
+    seeds = torch.arange(100)
+    results = []
+    for first in (0, constant):
+        h = d.features(images, seeds, [], first)
+        dh = torch.randn(h.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        results.append([h, *torch.autograd.grad(h, [images, *d.x.parameters()], dh)])
+    (h, dx, *weights), (h_apart, dx_apart, *weights_apart) = results
+    assert not dx_apart[:constant].any()
+    assert dx[:constant].all(dim=0).any()
+    for a, b in zip([h, dx[constant:], *weights], [h_apart, dx_apart[constant:], *weights_apart], strict=True):
+        assert torch.allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+def draw_images(discriminator, count):
+    channels, size = discriminator.x.products[0].weight.shape[1], 8
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(count, channels, size, size, dtype=torch.float64, generator=generator)
+    return images.to(memory_format=torch.channels_last)
+
+
+def test_only_a_cpu_takes_them_apart():
+    assert takes_apart(torch.device("cpu"))
+    assert not takes_apart(torch.device("cuda"))
