@@ -3,7 +3,8 @@
 On a GPU: of the few channels of an image, which libraries pad, or fall back to slow kernels for. On an H100 cifar10's
 two convolutions of images, forward and backward, took a sixth of the step by cuDNN. Each row of a patch is padded to
 what the tensor cores load at once, and Inductor fuses the gathering with what made the image. On a CPU: where patches
-are little larger than the map. oneDNN's gradients of such convolutions run at two thirds of a matrix product's rate.
+are little larger than a map of many channels, in the compiled step. oneDNN's gradients of such convolutions run at two
+thirds of a matrix product's rate; but the adding up takes a C++ compiler half a minute, which digits' step never earns.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from ali_fast.few_channels import FEW
 
 ALIGNMENT = 8
 """Columns of a bf16 matrix that the tensor cores load at once."""
+MANY = 64
+"""Channels from which this pays on a CPU."""
 LITTLE_LARGER = 3.0
 """Patches' elements to the map's, up to which they pay on a CPU: 4x4 kernels at stride 2 on 10x10 pixels have 2.6."""
 
@@ -27,7 +30,8 @@ def pay(device: torch.device, channels: int, kernel: int, stride: int, size: int
     if device.type == "cuda":
         return channels <= FEW
     places = (size - kernel) // stride + 1
-    return stride > 1 and (kernel * places) ** 2 <= LITTLE_LARGER * size**2
+    little = stride > 1 and (kernel * places) ** 2 <= LITTLE_LARGER * size**2
+    return channels >= MANY and little and torch.compiler.is_compiling()
 
 
 def convolution(h: Tensor, weight: Tensor, stride: int) -> Tensor:

@@ -79,9 +79,13 @@ def test_each_gradient_can_be_had_alone():
         ("cuda", 64, 4, 2, 10, False),
         ("cpu", 3, 5, 1, 32, False),
         ("cpu", 128, 4, 2, 10, True),  # of cifar10's E and D
-        ("cpu", 32, 4, 2, 28, False),  # 3.4 times the map
+        ("cpu", 64, 4, 2, 28, False),  # 3.4 times the map
+        ("cpu", 32, 4, 2, 10, False),
         ("cpu", 64, 4, 1, 13, False),
     ],
 )
-def test_where_they_pay(device, channels, kernel, stride, size, pays):
-    assert patches.pay(torch.device(device), channels, kernel, stride, size) is pays
+def test_where_they_pay(device, channels, kernel, stride, size, pays, monkeypatch):
+    case = torch.device(device), channels, kernel, stride, size
+    assert patches.pay(*case) is (pays and device == "cuda")
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert patches.pay(*case) is pays
