@@ -21,16 +21,15 @@ if sys.argv[1] == "set up":
 
 
 def work():
-    '''Tensors that malloc would map, of 40 MB, and many of 1 MB, of which it would trim the last.'''
-    large = [torch.ones(10_000_000) for _ in range(3)]
-    small = [torch.ones(250_000) for _ in range(200)]
-    return float(large[0][0] + small[0][0])
+    '''A tensor that malloc would map, and the heap's end, which it would trim.'''
+    large, end = torch.ones(16_000_000), [torch.ones(250_000) for _ in range(100)]
+    return float(large[0] + end[0][0])
 
 
 for _ in range(3):
     work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
+for _ in range(10):
     work()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -42,8 +41,8 @@ def test_a_cpu_step_faults_its_memory_in_once():
         how: int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout)
         for how in ("as it comes", "set up")
     }
-    assert faults["as it comes"] > 100_000  # or the setting has nothing to gain here
-    assert faults["set up"] < 1000
+    assert faults["as it comes"] > 5000  # or there is nothing to gain here; a kernel may map many pages at a fault
+    assert 20 * faults["set up"] < faults["as it comes"]
 
 
 def test_on_a_gpu_cudnn_times_its_algorithms(monkeypatch):
