@@ -41,7 +41,8 @@ def test_a_cpu_step_faults_its_memory_in_once():
         how: int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout)
         for how in ("as it comes", "set up")
     }
-    assert faults["as it comes"] > 5000  # or there is nothing to gain here; a kernel may map many pages at a fault
+    if faults["as it comes"] < 5000:
+        pytest.skip("this kernel maps so many pages at a fault that there is nothing to gain")
     assert 20 * faults["set up"] < faults["as it comes"]
 
 
