@@ -211,9 +211,10 @@ def _activation(place: Layout) -> type[Activation]:
 
 
 def takes_apart(device: torch.device) -> bool:
-    """Whether images that need no gradient have a first product of their own: three kernels for half a gradient.
+    """Whether images that need no gradient have a first product of their own: half a gradient less.
 
-    On a CPU that gained 2 %; on a GPU, where kernels are what a step consists of, it awaits a measurement.
+    On a GPU it awaits a measurement: it saves cifar10's step a two-hundredth of its arithmetic, and takes two products
+    and five kernels more.
     """
     return device.type == "cpu"
 
@@ -253,8 +254,10 @@ class Stack(nn.Module):
         """constant: the first so many of h need no gradient."""
         apart = constant > 0 and takes_apart(h.device)
         for product, activation in zip(self.products, self.activations, strict=True):
-            parts = [h[:constant].detach(), h[constant:]] if apart else [h]
-            products = [product(part, seeds, e) for part in parts]
-            h = activation(torch.cat(products) if apart else products[0], seeds, statistics)
-            apart = False
+            if apart:
+                h = torch.cat([product(h[:constant].detach(), seeds, e), product(h[constant:], seeds, e)])
+                apart = False
+            else:
+                h = product(h, seeds, e)
+            h = activation(h, seeds, statistics)
         return h

@@ -233,7 +233,7 @@ def judge(
         return loss.stats, to_d, [_times(g, factor) for g, factor in zip(to_made, factors, strict=True)]
     head, to_head = d.head_parameters(), [tensor for tensor in made if tensor is not x_tilde]
     to_h, *gradients = _gradients([logits], [h, *head, *to_head], [loss.seed_d])
-    images = [tensor for tensor in made if tensor is x_tilde]
+    images = [x_tilde] if learns else []
     to_d = _gradients([h], list(d.x.parameters()), [to_h], retain_graph=len(images) > 0) + gradients[: len(head)]
     to_made = _gradients([h], images, [_times(to_h, loss.factor)]) if images else []
     return loss.stats, to_d, to_made + [_times(g, loss.factor) for g in gradients[len(head) :]]

@@ -1,4 +1,10 @@
-"""Small networks of each kind, in float64, with weights large enough that every gradient counts."""
+"""Small networks of each kind, in float64, with weights large enough that every gradient counts.
+
+The helper beside this file (in_float64) is importable by name.
+"""
+
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,6 +12,8 @@ import torch
 from ali_fast import arch
 from ali_fast.kernels import resolve
 from ali_fast.model import ALI
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 SMALL = {
     # maxout D without batch norm, one dropout of each order

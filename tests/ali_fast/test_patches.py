@@ -3,48 +3,25 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from in_float64 import BOUNDS, DEVICES, draw_map, error, hold
 
-from ali_fast import patches
+from ali_fast import capture, patches
+from ali_fast.arch import Row, layout
+from ali_fast.layers import Convolution
 
 # channels, kernel, stride, height, width: of the larger side
 CASES = [(3, 5, 1, 13, 9), (3, 4, 2, 12, 10), (1, 2, 1, 7, 7), (3, 3, 2, 10, 11), (4, 4, 3, 14, 11), (2, 1, 1, 5, 4)]
 WHOLE = [case for case in CASES if all((size - case[1]) % case[2] == 0 for size in case[3:])]
-BOUNDS = [(torch.float64, 1e-14), (torch.float32, 1e-6), (torch.bfloat16, 8e-3)]
-
-GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
-DEVICES = ["cpu", pytest.param("cuda", marks=GPU)]
-
-
-def gradients(function, inputs):
-    y = function(*inputs)
-    dy = torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(y)
-    return [y.detach(), *torch.autograd.grad(y, inputs, dy)]
-
-
-def error(ours, exact):
-    return float((ours.double() - exact).norm() / exact.norm())
-
-
-def draw(*shape, dtype=torch.float64, device="cpu"):
-    tensor = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(len(shape)))
-    return tensor.to(device, dtype).to(memory_format=torch.channels_last).requires_grad_()
-
-
-def hold_to(exact_function, function, inputs, bound):
-    ours = gradients(function, inputs)
-    exact = gradients(exact_function, [tensor.detach().double().requires_grad_() for tensor in inputs])
-    for a, b in zip(ours, exact, strict=True):
-        assert a.dtype == inputs[0].dtype
-        assert a.shape == b.shape
-        assert error(a, b) < bound
 
 
 @pytest.mark.parametrize(("dtype", "bound"), BOUNDS)
 @pytest.mark.parametrize(("channels", "k", "stride", "height", "width"), CASES)
 @pytest.mark.parametrize("device", DEVICES)
 def test_convolution(channels, k, stride, height, width, device, dtype, bound):
-    inputs = [draw(*shape, dtype=dtype, device=device) for shape in ((2, channels, height, width), (6, channels, k, k))]
-    hold_to(lambda h, w: F.conv2d(h, w, stride=stride), lambda h, w: patches.convolution(h, w, stride), inputs, bound)
+    inputs = [
+        draw_map(*shape, dtype=dtype, device=device) for shape in ((2, channels, height, width), (6, channels, k, k))
+    ]
+    hold(lambda h, w: patches.convolution(h, w, stride), lambda h, w: F.conv2d(h, w, stride=stride), inputs, bound)
 
 
 @pytest.mark.parametrize(("dtype", "bound"), BOUNDS)
@@ -52,17 +29,17 @@ def test_convolution(channels, k, stride, height, width, device, dtype, bound):
 @pytest.mark.parametrize("device", DEVICES)
 def test_transposed(maps, k, stride, height, width, device, dtype, bound):
     size = [(side - k) // stride + 1 for side in (height, width)]
-    inputs = [draw(*shape, dtype=dtype, device=device) for shape in ((2, 6, *size), (6, maps, k, k))]
-    hold_to(
-        lambda h, w: F.conv_transpose2d(h, w, stride=stride),
+    inputs = [draw_map(*shape, dtype=dtype, device=device) for shape in ((2, 6, *size), (6, maps, k, k))]
+    hold(
         lambda h, w: patches.transposed(h, w, stride),
+        lambda h, w: F.conv_transpose2d(h, w, stride=stride),
         inputs,
         bound,
     )
 
 
 def test_each_gradient_can_be_had_alone():
-    h, weight = draw(2, 3, 8, 8), draw(6, 3, 3, 3)
+    h, weight = draw_map(2, 3, 8, 8), draw_map(6, 3, 3, 3)
     for wanted in (h, weight):
         (ours,) = torch.autograd.grad(patches.convolution(h, weight, 1).sum(), [wanted])
         (exact,) = torch.autograd.grad(F.conv2d(h, weight).sum(), [wanted])
@@ -78,7 +55,8 @@ def test_each_gradient_can_be_had_alone():
         ("cuda", 5, 5, 1, 32, False),
         ("cuda", 64, 4, 2, 10, False),
         ("cpu", 3, 5, 1, 32, False),
-        ("cpu", 128, 4, 2, 10, True),  # of cifar10's E and D
+        ("cpu", 128, 4, 2, 10, True),  # of cifar10's E and G
+        ("cpu", 64, 4, 2, 10, True),  # of its D
         ("cpu", 64, 4, 2, 28, False),  # 3.4 times the map
         ("cpu", 32, 4, 2, 10, False),
         ("cpu", 64, 4, 1, 13, False),
@@ -89,3 +67,26 @@ def test_where_they_pay(device, channels, kernel, stride, size, pays, monkeypatc
     assert patches.pay(*case) is (pays and device == "cuda")
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     assert patches.pay(*case) is pays
+
+
+@pytest.mark.parametrize("operation", ["conv", "transposed"])
+def test_a_compiled_step_takes_them_on_a_cpu(operation):
+    size, channels, maps = (10, 64, 3) if operation == "conv" else (4, 3, 64)
+    row = Row(operation=operation, kernel=4, stride=2, maps=maps, activation="leaky_relu")
+    (place,) = layout((row,), channels, size)
+    product = Convolution(place).double()
+    with torch.no_grad():
+        product.weight.normal_(generator=torch.Generator().manual_seed(0))
+    inputs = [draw_map(2, channels, size, size), product.weight]
+    y = (F.conv2d if operation == "conv" else F.conv_transpose2d)(*inputs, stride=2)
+    dy = draw_map(*y.shape).detach()
+
+    def step():
+        pays = torch.tensor(patches.pay(dy.device, 64, 4, 2, 10))
+        ours = product(inputs[0])
+        return pays, ours.detach(), *torch.autograd.grad(ours, inputs, dy)
+
+    pays, *ours = capture.compiled(step, dy.device)()
+    assert pays
+    for a, b in zip(ours, [y, *torch.autograd.grad(y, inputs, dy)], strict=True):
+        assert error(a, b) < 1e-13
