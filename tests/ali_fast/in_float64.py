@@ -21,7 +21,7 @@ def draw_map(*shape, dtype=torch.float64, device="cpu"):
 
 
 def error(ours, exact):
-    return float((ours.double() - exact).norm() / exact.norm())
+    return float(((ours.double() - exact).norm() / exact.norm()).detach())
 
 
 def hold(function, to, inputs, bound):

@@ -71,8 +71,8 @@ def test_where_they_pay(device, channels, kernel, stride, size, pays, monkeypatc
 
 @pytest.mark.parametrize("operation", ["conv", "transposed"])
 def test_a_compiled_step_takes_them_on_a_cpu(operation):
-    size, channels, maps = (10, 64, 3) if operation == "conv" else (4, 3, 64)
-    row = Row(operation=operation, kernel=4, stride=2, maps=maps, activation="leaky_relu")
+    size, channels, maps = (6, 64, 3) if operation == "conv" else (3, 3, 64)
+    row = Row(operation=operation, kernel=2, stride=2, maps=maps, activation="leaky_relu")
     (place,) = layout((row,), channels, size)
     product = Convolution(place).double()
     with torch.no_grad():
@@ -82,7 +82,7 @@ def test_a_compiled_step_takes_them_on_a_cpu(operation):
     dy = draw_map(*y.shape).detach()
 
     def step():
-        pays = torch.tensor(patches.pay(dy.device, 64, 4, 2, 10))
+        pays = torch.tensor(patches.pay(dy.device, 64, 2, 2, 6))
         ours = product(inputs[0])
         return pays, ours.detach(), *torch.autograd.grad(ours, inputs, dy)
 
