@@ -26,13 +26,28 @@ BATCH_NORM_EPS = 1e-4
 Statistics = list[tuple[Tensor, Tensor]]
 
 
+def in_halves(place: Layout) -> bool:
+    """Whether a row's maps may be computed in halves: the first of every pair that maxout compares, then the second."""
+    return place.row.activation == "maxout" and place.out_size > 1
+
+
+def takes_halves(device: torch.device) -> bool:
+    """Whether they are: where Inductor writes C++, which reads every other channel one by one."""
+    return device.type == "cpu" and torch.compiler.is_compiling()
+
+
+def halves(parameter: Tensor) -> Tensor:
+    """Of a weight [2C, ...] or a bias [2C]: rows 0, 2, 4, ..., then 1, 3, 5, ..."""
+    return torch.cat([parameter[::2], parameter[1::2]])
+
+
 class Convolution(nn.Module):
     """A valid convolution, as a matrix product where it is one; with a bias only before a linear output."""
 
     def __init__(self, place: Layout):
         super().__init__()
         row = place.row
-        self.stride = row.stride
+        self.stride, self.halves = row.stride, in_halves(place)
         shape = (row.maps, place.in_channels) if row.operation == "conv" else (place.in_channels, row.maps)
         weight = torch.empty(*shape, row.kernel, row.kernel)
         self.weight = nn.Parameter(weight.to(memory_format=torch.channels_last))
@@ -46,37 +61,37 @@ class Convolution(nn.Module):
             self.product = self.full_extent if place.in_size == row.kernel else self.convolution
 
     def forward(self, h: Tensor, seeds: Tensor | None = None, e: Tensor | None = None) -> Tensor:
-        return self.product(h)
+        return self.product(h, halves(self.weight) if self.halves and takes_halves(h.device) else self.weight)
 
-    def pointwise(self, h: Tensor) -> Tensor:
-        weight = self.weight.flatten(1)
+    def pointwise(self, h: Tensor, weight: Tensor) -> Tensor:
+        weight = weight.flatten(1)
         rows = h.permute(0, 2, 3, 1)
         if few_channels.pays(h, len(weight)) and self.bias is None:
             return few_channels.product(rows, weight).permute(0, 3, 1, 2)
         return F.linear(rows, weight, self.bias).permute(0, 3, 1, 2)
 
-    def full_extent(self, h: Tensor) -> Tensor:
+    def full_extent(self, h: Tensor, weight: Tensor) -> Tensor:
         """The kernel covers the map: [N, k k C] x [k k C, maps], both views in channels-last memory."""
-        weight = self.weight.permute(0, 2, 3, 1).flatten(1)
+        weight = weight.permute(0, 2, 3, 1).flatten(1)
         return F.linear(h.permute(0, 2, 3, 1).flatten(1), weight, self.bias)[:, :, None, None]
 
-    def from_one_pixel(self, h: Tensor) -> Tensor:
+    def from_one_pixel(self, h: Tensor, weight: Tensor) -> Tensor:
         """A transposed convolution of a 1x1 map: [N, C] x [C, k k maps]."""
-        _, maps, k, _ = self.weight.shape
-        y = h.flatten(1) @ self.weight.permute(0, 2, 3, 1).flatten(1)
+        _, maps, k, _ = weight.shape
+        y = h.flatten(1) @ weight.permute(0, 2, 3, 1).flatten(1)
         return y.unflatten(1, (k, k, maps)).permute(0, 3, 1, 2)
 
-    def convolution(self, h: Tensor) -> Tensor:
-        _, channels, k, _ = self.weight.shape
+    def convolution(self, h: Tensor, weight: Tensor) -> Tensor:
+        _, channels, k, _ = weight.shape
         if self.bias is None and patches.pay(h.device, channels, k, self.stride, h.shape[2]):
-            return patches.convolution(h, self.weight, self.stride)
-        return F.conv2d(h, self.weight, self.bias, self.stride)
+            return patches.convolution(h, weight, self.stride)
+        return F.conv2d(h, weight, self.bias, self.stride)
 
-    def transposed(self, h: Tensor) -> Tensor:
-        _, maps, k, _ = self.weight.shape
+    def transposed(self, h: Tensor, weight: Tensor) -> Tensor:
+        _, maps, k, _ = weight.shape
         if self.bias is None and patches.pay(h.device, maps, k, self.stride, (h.shape[2] - 1) * self.stride + k):
-            return patches.transposed(h, self.weight, self.stride)
-        return F.conv_transpose2d(h, self.weight, self.bias, self.stride)
+            return patches.transposed(h, weight, self.stride)
+        return F.conv_transpose2d(h, weight, self.bias, self.stride)
 
 
 class Conditioned(Convolution):
@@ -93,7 +108,7 @@ class Conditioned(Convolution):
         assert e is not None, "a conditional network takes a condition"
         if self.training and self.dropout:
             e = bias_act(e, dropout=self.dropout, seeds=seeds, slot=self.slot, backend=self.kernels.bias_act)
-        return self.product(torch.cat([h, e], dim=1))
+        return super().forward(torch.cat([h, e], dim=1))
 
 
 class Activation(nn.Module):
@@ -169,16 +184,18 @@ class Maxout(Activation):
         before = place.row.dropout_site == "before_maxout"
         assert not (before and dropout), "one dropout a layer"
         super().__init__(place, slope, place.row.dropout if before else dropout, *args)
-        self.order = "before" if before else "after"
+        self.order, self.halves = "before" if before else "after", in_halves(place)
         self.bias = nn.Parameter(torch.zeros(self.maps)) if place.row.bias == "tied" else None
 
     def forward(self, h: Tensor, seeds: Tensor | None, statistics: Statistics | None) -> Tensor:
         dropout = self.dropout if self.training else 0.0
+        as_halves = self.halves and takes_halves(h.device)
         return maxout(
             h,
-            self.bias,
+            halves(self.bias) if as_halves and self.bias is not None else self.bias,
             dropout=dropout,
             order=self.order,
+            halves=as_halves,
             seeds=seeds,
             slot=self.slot,
             backend=self.kernels.maxout,

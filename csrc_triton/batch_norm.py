@@ -42,11 +42,32 @@ def reference(
     single = torch.promote_types(x.dtype, torch.float32)
     mean, var = (torch.zeros(x.shape[1], dtype=single, device=x.device) for _ in range(2))
     h = F.batch_norm(x.to(single), mean, var, weight.to(single), bias.to(single), True, 1.0, eps)
-    y = F.leaky_relu(h, slope) if slope != 1.0 else h
-    if keep is not None:
-        y = philox.drop(y, keep, threshold)
     M = x.numel() // x.shape[1]
-    return y.to(x.dtype), mean, var * ((M - 1) / M)
+    return _activate(h, slope, keep, threshold).to(x.dtype), mean, var * ((M - 1) / M)
+
+
+def image_by_image(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float, keep: Tensor | None, threshold: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`reference` for Inductor's C++: each image's statistics merged, as the kernels merge those of ranges of rows.
+
+    Half the time of what Inductor makes of torch's: Welford's updates, through memory again for every eight channels.
+    """
+    single = torch.promote_types(x.dtype, torch.float32)
+    channels = lambda v: v[None, :, None, None]  # noqa: E731
+    dtype, x = x.dtype, x.to(single)
+    rows = x.shape[2] * x.shape[3]
+    means = x.sum((2, 3)) / rows
+    squares = (x - means[:, :, None, None]).square().sum((2, 3))
+    mean = means.mean(0)
+    var = (squares.mean(0) + rows * (means - mean).square().mean(0)) / rows
+    h = (x - channels(mean)) * channels(weight.to(single) * torch.rsqrt(var + eps)) + channels(bias.to(single))
+    return _activate(h, slope, keep, threshold).to(dtype), mean, var
+
+
+def _activate(h: Tensor, slope: float, keep: Tensor | None, threshold: int) -> Tensor:
+    y = F.leaky_relu(h, slope) if slope != 1.0 else h
+    return y if keep is None else philox.drop(y, keep, threshold)
 
 
 def reference_backward(
@@ -74,7 +95,7 @@ def reference_backward(
         h = d * channels(slant) + channels(bias.to(single))
         g = torch.where(h > 0, g, g * slope)
     M = x.numel() // x.shape[1]
-    dbias, dweight = g.sum((0, 2, 3)), (g * d).sum((0, 2, 3)) * invstd
+    dbias, dweight = launch.channel_sums(g), launch.channel_sums(g * d) * invstd
     dx = (g - channels(dbias / M) - d * channels(invstd * dweight / M)) * channels(slant)
     return dx.to(x.dtype), dweight, dbias
 
@@ -424,7 +445,8 @@ def forward_op(
     x, weight, bias = launch.channels_last(x), weight.contiguous(), bias.contiguous()
     if not launch.runs_kernels(x):
         keep = _keep(seeds, slot, threshold, x)
-        y, mean, var = reference(x, weight, bias, eps, slope, keep, threshold)
+        forward = image_by_image if torch.compiler.is_compiling() else reference
+        y, mean, var = forward(x, weight, bias, eps, slope, keep, threshold)
         return launch.fresh_map(y, x), mean, var
     return launch_forward(x, weight, bias, eps, slope, threshold, seeds, slot)
 

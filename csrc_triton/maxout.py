@@ -3,6 +3,10 @@
     h = x + bias,   y[c] = max(h[2c], h[2c + 1])     then dropout of y (order "after"),
                                                      or first dropout of h (order "before")
 
+With `halves` the channels c and C + c of x and bias compete: those of a network whose maps 0, 2, 4, ... were put before
+1, 3, 5, ... The same seeds drop the same maps of it, so decisions on h are drawn in adjacent order still. That is for
+CPUs alone: Inductor's C++ reads halves in vectors, and every other channel one by one.
+
 x: [N, 2C, H, W], y: [N, C, H, W], float32, float16 or bfloat16 (float64 without kernels); bias: [2C], or [2C, H, W] if
 untied, or none; arithmetic in float32. A tie goes to the first channel; a NaN in either is the result.
 
@@ -27,53 +31,69 @@ ORDERS = ("after", "before")
 # ---------------------------------------------------------------- reference
 
 
-def _pieces(
-    x: Tensor, bias: Tensor | None, keep: Tensor | None, threshold: int, before: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The two channels [N, H, W, C] that compete, and whether the second wins.
+def _split(h: Tensor, halves: bool) -> tuple[Tensor, Tensor]:
+    """The two channels [N, H, W, C] of each pair.
 
-    Channels come last, where x has them in memory: Inductor's CPU code then writes dx in x's layout.
+    Channels come last, where h has them in memory: Inductor's CPU code then writes dx in x's layout.
     """
+    h = h.permute(0, 2, 3, 1)
+    first, second = h.unflatten(-1, (2, -1)).unbind(-2) if halves else h.unflatten(-1, (-1, 2)).unbind(-1)
+    return first, second
+
+
+def _pieces(
+    x: Tensor, bias: Tensor | None, keep: Tensor | None, threshold: int, before: bool, halves: bool
+) -> tuple[Tensor, Tensor]:
+    """The two channels [N, H, W, C] that compete."""
     h = x.to(torch.promote_types(x.dtype, torch.float32))
     if bias is not None:
         h = h + (bias[:, None, None] if bias.dim() == 1 else bias).to(h.dtype)
+    first, second = _split(h, halves)
     if before and keep is not None:
-        h = philox.drop(h, keep, threshold)
-    first, second = h.permute(0, 2, 3, 1).unflatten(-1, (-1, 2)).unbind(-1)
-    return first, second, second > first
+        keep_first, keep_second = _split(keep, halves=False)
+        first, second = philox.drop(first, keep_first, threshold), philox.drop(second, keep_second, threshold)
+    return first, second
 
 
-def reference(x: Tensor, bias: Tensor | None, keep: Tensor | None, threshold: int, before: bool) -> Tensor:
+# Below is what Inductor's C++ has vectors for: v != v, not isnan; sums of floats, not of bytes or truth values.
+
+
+def reference(
+    x: Tensor, bias: Tensor | None, keep: Tensor | None, threshold: int, before: bool, halves: bool = False
+) -> Tensor:
     """keep: uint8 or bool like x (before) or like y, or None for no dropout."""
-    first, second, wins = _pieces(x, bias, keep, threshold, before)
-    # Two selections, not a disjunction: compilers of Inductor's CPU code vectorise this.
-    y = torch.where(torch.isnan(second), second, torch.where(wins, second, first)).permute(0, 3, 1, 2)
+    first, second = _pieces(x, bias, keep, threshold, before, halves)
+    y = torch.where(second != second, second, torch.where(second > first, second, first)).permute(0, 3, 1, 2)
     if not before and keep is not None:
         y = philox.drop(y, keep, threshold)
     return y.to(x.dtype)
 
 
-def reference_code(x: Tensor, bias: Tensor | None, keep: Tensor | None, threshold: int, before: bool) -> Tensor:
+def reference_code(
+    x: Tensor, bias: Tensor | None, keep: Tensor | None, threshold: int, before: bool, halves: bool = False
+) -> Tensor:
     """uint8 like y."""
-    _, second, wins = _pieces(x, bias, keep, threshold, before)
-    wins = wins | torch.isnan(second)
+    first, second = _pieces(x, bias, keep, threshold, before, halves)
+    wins = (second > first) | (second != second)
+    code = torch.where(wins, 1.0, 0.0)
     if keep is None:
-        kept = torch.ones_like(wins)
+        kept: Tensor | float = 1.0
     elif before:
-        keep_first, keep_second = (keep != 0).permute(0, 2, 3, 1).unflatten(-1, (-1, 2)).unbind(-1)
-        kept = torch.where(wins, keep_second, keep_first)
+        keep_first, keep_second = _split(keep, halves=False)
+        kept = torch.where(wins, keep_second.to(torch.float32), keep_first.to(torch.float32))
     else:
-        kept = (keep != 0).permute(0, 2, 3, 1)
-    return (wins.to(torch.uint8) + 2 * kept.to(torch.uint8)).permute(0, 3, 1, 2)
+        kept = keep.permute(0, 2, 3, 1).to(torch.float32)
+    return (code + 2.0 * kept).to(torch.uint8).permute(0, 3, 1, 2)
 
 
-def reference_backward(dy: Tensor, code: Tensor, threshold: int) -> tuple[Tensor, Tensor]:
+def reference_backward(dy: Tensor, code: Tensor, threshold: int, halves: bool = False) -> tuple[Tensor, Tensor]:
     """dx [N, 2C, H, W], and its sum [2C] over the rest in the arithmetic's dtype."""
     g = dy.to(torch.promote_types(dy.dtype, torch.float32)) * philox.kept_scale(threshold)
     g, winner = g.permute(0, 2, 3, 1), code.permute(0, 2, 3, 1).to(torch.int32)
-    pieces = torch.stack((torch.where(winner == 2, g, 0.0), torch.where(winner == 3, g, 0.0)), dim=-1)
-    dx = pieces.flatten(-2).permute(0, 3, 1, 2)
-    return dx.to(dy.dtype), dx.sum((0, 2, 3))
+    pieces = torch.where(winner == 2, g, 0.0), torch.where(winner == 3, g, 0.0)
+    dx = torch.cat(pieces, dim=-1) if halves else torch.stack(pieces, dim=-1).flatten(-2)
+    dx = dx.permute(0, 3, 1, 2)
+    return dx.to(dy.dtype), launch.channel_sums(dx)
 
 
 # ---------------------------------------------------------------- kernels
@@ -246,39 +266,40 @@ def _keep(seeds: Tensor | None, slot: int, threshold: int, x: Tensor, before: bo
 
 @triton_op("csrc_triton::maxout", mutates_args=())
 def forward_op(
-    x: Tensor, bias: Tensor | None, threshold: int, before: bool, seeds: Tensor | None, slot: int
+    x: Tensor, bias: Tensor | None, threshold: int, before: bool, seeds: Tensor | None, slot: int, halves: bool = False
 ) -> tuple[Tensor, Tensor]:
     x = launch.channels_last(x)
     bias = None if bias is None else bias.contiguous()
     if not launch.runs_kernels(x):
-        arguments = (x, bias, _keep(seeds, slot, threshold, x, before), threshold, before)
+        arguments = (x, bias, _keep(seeds, slot, threshold, x, before), threshold, before, halves)
         return launch.channels_last(reference(*arguments)), launch.channels_last(reference_code(*arguments))
+    assert not halves, "the kernels take adjacent channels"
     return launch_forward(x, bias, threshold, before, seeds, slot)
 
 
 @triton_op("csrc_triton::maxout_backward", mutates_args=())
-def backward_op(dy: Tensor, code: Tensor, threshold: int, tied: bool) -> tuple[Tensor, Tensor]:
+def backward_op(dy: Tensor, code: Tensor, threshold: int, tied: bool, halves: bool = False) -> tuple[Tensor, Tensor]:
     dy, code = launch.channels_last(dy), launch.channels_last(code)
     if not launch.runs_kernels(dy):
-        dx, total = reference_backward(dy, code, threshold)
+        dx, total = reference_backward(dy, code, threshold, halves)
         return launch.channels_last(dx), total if tied else total.new_empty(0)
     return launch_backward(dy, code, threshold, tied)
 
 
 @forward_op.register_fake
-def _(x, bias, threshold, before, seeds, slot):
+def _(x, bias, threshold, before, seeds, slot, halves=False):
     y = launch.empty_map(x, x.shape[1] // 2)
     return y, torch.empty_like(y, dtype=torch.uint8)
 
 
 @backward_op.register_fake
-def _(dy, code, threshold, tied):
+def _(dy, code, threshold, tied, halves=False):
     single = torch.promote_types(dy.dtype, torch.float32)
     return launch.empty_map(dy, 2 * dy.shape[1]), dy.new_empty(2 * dy.shape[1] if tied else 0, dtype=single)
 
 
 def _setup_context(ctx, inputs, output):
-    _, bias, ctx.threshold, *_ = inputs
+    _, bias, ctx.threshold, *_, ctx.halves = inputs
     ctx.bias_dtype, ctx.tied = (None, False) if bias is None else (bias.dtype, bias.dim() == 1)
     ctx.save_for_backward(output[1])
     ctx.mark_non_differentiable(output[1])
@@ -288,10 +309,10 @@ def _setup_context(ctx, inputs, output):
 def _backward(ctx, dy, _):
     (code,) = ctx.saved_tensors
     with_bias = ctx.bias_dtype is not None and ctx.needs_input_grad[1]
-    dx, dbias = backward_op(dy, code, ctx.threshold, with_bias and ctx.tied)
+    dx, dbias = backward_op(dy, code, ctx.threshold, with_bias and ctx.tied, ctx.halves)
     if with_bias and not ctx.tied:
         dbias = dx.sum(0, dtype=torch.promote_types(dx.dtype, torch.float32))
-    return dx, dbias.to(ctx.bias_dtype) if with_bias else None, None, None, None, None
+    return dx, dbias.to(ctx.bias_dtype) if with_bias else None, None, None, None, None, None
 
 
 forward_op.register_autograd(_backward, setup_context=_setup_context)
@@ -306,16 +327,17 @@ def maxout(
     *,
     dropout: float = 0.0,
     order: str = "after",
+    halves: bool = False,
     seeds: Tensor | None = None,
     slot: int = 0,
     backend: str,
 ) -> Tensor:
-    """The larger of each two adjacent channels of x + bias, with dropout; the module says what is what.
+    """The larger of each two channels of x + bias, with dropout; the module says what is what.
 
     dropout: probability of zeroing, of y (order "after") or of x + bias (order "before"). seeds, slot: see
     `csrc_triton.philox`; "inductor" takes torch's own generator. backend: "eager" and "triton" give the same values,
     mask included; "triton" on a CPU tensor runs the reference. ValueError for a shape, dtype, device, order or dropout
-    it cannot take.
+    it cannot take, and for halves with kernels.
     """
     launch.check_backend("maxout", backend)
     launch.check_shape("maxout", "x", x, (None,) * 4, "[N, 2C, H, W]")
@@ -329,14 +351,16 @@ def maxout(
         launch.check_dtype("maxout", "bias", bias, backend)
     if order not in ORDERS:
         raise ValueError(f"maxout: order is {order!r}: one of {', '.join(ORDERS)} is needed")
+    if halves and backend == "triton" and launch.runs_kernels(x):
+        raise ValueError("maxout: halves on a GPU: its kernels take adjacent channels")
     threshold, before = philox.dropout_threshold(dropout), order == "before"
     launch.check_device("maxout", x, bias=bias, seeds=seeds)
     if threshold and backend != "inductor":
         launch.check_seeds("maxout", seeds, slot)
     if backend == "triton":
-        return forward_op(x, bias, threshold, before, seeds, slot)[0]
+        return forward_op(x, bias, threshold, before, seeds, slot, halves)[0]
     keep = _keep(seeds, slot, threshold, x, before)
     if threshold and backend == "inductor":
         like = x if before else x[:, ::2]
         keep = torch.rand_like(like, dtype=torch.float32) >= threshold / 65536
-    return reference(x, bias, keep, threshold, before)
+    return reference(x, bias, keep, threshold, before, halves)

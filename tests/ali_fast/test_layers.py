@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ali_fast import capture
 from ali_fast.arch import Row, layout
-from ali_fast.layers import Convolution, takes_apart
+from ali_fast.layers import Convolution, takes_apart, takes_halves
 
 CASES = [
     ("conv", 1, 1, 5, "pointwise"),
@@ -63,6 +64,26 @@ def test_images_that_need_no_gradient_get_none(make_small, kind, constant):
         assert torch.allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("kernels", ["eager", "triton"])
+def test_a_compiled_step_computes_maxouts_maps_in_halves_on_a_cpu(make_small, kernels):
+    """With dropout of either order and a tied bias; gradients come as the parameters are stored."""
+    dtype, bound = (torch.float64, 1e-12) if kernels == "eager" else (torch.float32, 1e-4)
+    d = make_small("maxout", dtype, kernels).discriminator
+    images, seeds = draw_images(d, 6).to(dtype).requires_grad_(), torch.arange(100)
+    inputs = [images, *d.x.parameters()]
+    assert [product.halves for product in d.x.products] == [True, True, False], "the last map is one pixel"
+
+    def step():
+        h = d.features(images, seeds, [])
+        return torch.tensor(takes_halves(h.device)), h.detach(), *torch.autograd.grad(h.square().sum(), inputs)
+
+    taken, *eager = step()
+    taken_compiled, *ours = capture.compiled(step, images.device)()
+    assert taken_compiled and not taken
+    for a, b in zip(ours, eager, strict=True):
+        assert (a - b).norm() < bound * b.norm()
+
+
 def draw_images(discriminator, count):
     channels, size = discriminator.x.products[0].weight.shape[1], 8
     generator = torch.Generator().manual_seed(0)
@@ -73,3 +94,9 @@ def draw_images(discriminator, count):
 def test_only_a_cpu_takes_them_apart():
     assert takes_apart(torch.device("cpu"))
     assert not takes_apart(torch.device("cuda"))
+
+
+def test_only_a_cpu_takes_halves(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert takes_halves(torch.device("cpu"))
+    assert not takes_halves(torch.device("cuda"))

@@ -15,6 +15,7 @@ from csrc_triton.batch_norm import (
     backward_op,
     batch_norm,
     forward_op,
+    image_by_image,
     large_split,
     reference_backward,
     small_tile,
@@ -148,6 +149,27 @@ def test_written_out_backward_is_the_derivative():
     got = reference_backward(dy, x, mean, var, weight, bias, EPS, 0.1, keep, 13107)
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(3, 20, 5, 7), (2, 1, 1, 1), (9, 6, 1, 1), (1, 5, 3, 2)], ids=str)
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_statistics_of_images_merged(shape, dropout, dtype):
+    """What a compiled step on a CPU computes; means far larger than the deviation, and different in every image."""
+    of_image = 30.0 + 10.0 * torch.arange(shape[0])[:, None, None, None]
+    x = random_map(shape, dtype, "cpu") + of_image.to(dtype)
+    weight, bias = _parameters(shape[1], torch.promote_types(dtype, FP32))
+    threshold = philox.dropout_threshold(dropout)
+    keep = philox.channel_keep(some_seeds("cpu"), SLOT, threshold, shape) if dropout else None
+    y, mean, var = image_by_image(x, weight, bias, EPS, 0.1, keep, threshold)
+    y64, mean64, var64, *_ = _float64(x, weight, bias, 0.1, dropout, torch.zeros(shape))
+    assert y.dtype == dtype
+    checked = FP32 if dtype == torch.float64 else dtype
+    assert_close(y, y64, "map", checked, "y")
+    assert_close(mean, mean64, "statistic", checked, "mean")
+    assert_close(var, var64, "statistic", checked, "var")
+    if dtype == torch.float64:
+        torch.testing.assert_close((y, mean, var), (y64, mean64, var64), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("backend", ["eager", "triton"])

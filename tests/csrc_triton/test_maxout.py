@@ -1,5 +1,7 @@
 """maxout without a GPU: the reference, the registration, the errors."""
 
+from functools import partial
+
 import pytest
 import torch
 from check_maxout import formula64, random_data
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from torch._library.triton import get_triton_kernels_for_op
 from torch.library import opcheck
 
-from csrc_triton import philox
+from csrc_triton import launch, philox
 from csrc_triton.maxout import backward_op, forward_op, maxout
 
 SLOT = 2
@@ -80,15 +82,58 @@ def test_both_backends_agree_by_value(shape, p, order, kind, nchw):
         torch.testing.assert_close(eager, op, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", ["eager", "triton"])
-def test_ties_and_nan(backend):
-    nan = float("nan")
-    pairs = torch.tensor([[1.0, 1.0], [nan, 2.0], [2.0, nan], [nan, nan], [-1.0, -2.0]])
-    x = pairs.reshape(1, 10, 1, 1).requires_grad_()
-    y = maxout(x, backend=backend)
+NAN = float("nan")
+PAIRS = torch.tensor([[1.0, 1.0], [NAN, 2.0], [2.0, NAN], [NAN, NAN], [-1.0, -2.0]])
+
+
+def _hold_ties_and_nan(function, halves):
+    x = (PAIRS.T if halves else PAIRS).reshape(1, 10, 1, 1).requires_grad_()
+    y = function(x, halves=halves)
     assert y.flatten().isnan().tolist() == [False, True, True, True, False]
     (dx,) = torch.autograd.grad(y.sum(), x)
-    assert dx.flatten().tolist() == [1, 0, 1, 0, 0, 1, 0, 1, 1, 0]
+    dx = dx.reshape(2, 5).T.flatten() if halves else dx.flatten()
+    assert dx.tolist() == [1, 0, 1, 0, 0, 1, 0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("backend", ["eager", "triton"])
+@pytest.mark.parametrize("halves", [False, True])
+def test_ties_and_nan(backend, halves):
+    _hold_ties_and_nan(partial(maxout, backend=backend), halves)
+
+
+def test_ties_and_nan_as_inductor_compiles_them():
+    _hold_ties_and_nan(torch.compile(partial(maxout, backend="triton"), fullgraph=True), True)
+
+
+@pytest.mark.parametrize("backend", ["eager", "triton"])
+@pytest.mark.parametrize("p", [0.0, 0.5])
+@pytest.mark.parametrize("order", ["after", "before"])
+@pytest.mark.parametrize("kind", ["tied", "untied", None])
+def test_halves_are_the_same_channels_in_another_order(backend, p, order, kind):
+    """Bit for bit, the mask included, but for the sums of gradients."""
+    x, bias, dy = random_data((3, 20, 5, 7), kind, FP32, "cpu")
+    random = dict(dropout=p, order=order, seeds=some_seeds("cpu"), slot=SLOT)
+
+    def value_and_gradients(x, bias, halves):
+        inputs = [t.requires_grad_() for t in (x, bias) if t is not None]
+        y = maxout(*inputs, halves=halves, backend=backend, **random)
+        return y, *torch.autograd.grad(y, inputs, dy)
+
+    in_halves = _in_halves(x, 1), None if bias is None else _in_halves(bias, 0)
+    y, dx, *db = value_and_gradients(x, bias, False)
+    y_halves, dx_halves, *db_halves = value_and_gradients(*in_halves, True)
+    assert torch.equal(y_halves, y) and torch.equal(dx_halves, _in_halves(dx, 1))
+    torch.testing.assert_close(db_halves, [_in_halves(t, 0) for t in db], rtol=1e-6, atol=1e-6)
+
+
+def _in_halves(t, dim):
+    return torch.cat(t.detach().unflatten(dim, (-1, 2)).unbind(dim + 1), dim)
+
+
+def test_kernels_take_no_halves(monkeypatch):
+    monkeypatch.setattr(launch, "runs_kernels", lambda x: True)
+    with pytest.raises(ValueError, match="maxout: halves on a GPU: its kernels take adjacent channels"):
+        maxout(torch.zeros(2, 6, 4, 4), halves=True, backend="triton")
 
 
 def test_inductor_backend_draws_from_torch():
@@ -129,17 +174,19 @@ def test_opcheck(shape, memory, dtype, kind):
     x = x.contiguous(memory_format=memory)
     for before, threshold, seeds in ((False, 0, None), (True, 13107, some_seeds("cpu"))):
         leaves = (x.clone().requires_grad_(), bias.clone().requires_grad_())
-        opcheck(forward_op, (*leaves, threshold, before, seeds, SLOT))
+        opcheck(forward_op, (*leaves, threshold, before, seeds, SLOT, before))
     code = torch.full(dy.shape, 3, dtype=torch.uint8)
-    opcheck(backward_op, (dy[:1].expand(dy.shape), code, 13107, kind == "tied"))
+    opcheck(backward_op, (dy[:1].expand(dy.shape), code, 13107, kind == "tied", kind == "untied"))
 
 
 def test_gradcheck():
     x, bias = torch.randn(2, 6, 3, 2, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
-    for order in ("after", "before"):
+    for order, halves in (("after", True), ("before", False), ("before", True)):
 
-        def function(x, bias, order=order):
-            return maxout(x, bias, dropout=0.3, order=order, seeds=some_seeds("cpu"), slot=SLOT, backend="eager")
+        def function(x, bias, order=order, halves=halves):
+            return maxout(
+                x, bias, dropout=0.3, order=order, halves=halves, seeds=some_seeds("cpu"), slot=SLOT, backend="eager"
+            )
 
         assert torch.autograd.gradcheck(function, (x.requires_grad_(), bias.requires_grad_()))
 
