@@ -3,8 +3,8 @@
 On a GPU: of the few channels of an image, which libraries pad, or fall back to slow kernels for. On an H100 cifar10's
 two convolutions of images, forward and backward, took a sixth of the step by cuDNN. Each row of a patch is padded to
 what the tensor cores load at once, and Inductor fuses the gathering with what made the image. On a CPU: where patches
-are little larger than a map of many channels, in the compiled step. oneDNN's gradients of such convolutions run at two
-thirds of a matrix product's rate; but the adding up takes a C++ compiler half a minute, which digits' step never earns.
+are little larger than a map of many channels, in the compiled step: oneDNN's gradients of such convolutions run at two
+thirds of a matrix product's rate.
 """
 
 from __future__ import annotations
@@ -87,25 +87,26 @@ def _patches(h: Tensor, k: int, stride: int) -> Tensor:
 
 
 def _images(patches: Tensor, shape: tuple[int, ...], k: int, stride: int) -> Tensor:
-    """The adjoint of `_patches`: every pixel adds up what its patches have of it, in one order, without atomics."""
+    """The adjoint of `_patches`: every pixel adds up what its patches have of it, in one order, without atomics.
+
+    Row i of patch p is the image's row p stride + i = (p + i // stride) stride + i % stride. So a patch is some blocks
+    of stride x stride pixels, and the image the sum of as many maps of blocks, each shifted by whole blocks.
+    """
     _, channels, height, width = shape
-    total, of_rows = None, patches.unflatten(3, (k, -1))
-    for a in range(k):
-        for b in range(k):
-            part = of_rows[..., a, b * channels : (b + 1) * channels].permute(0, 3, 1, 2)
-            part = part.to(torch.promote_types(part.dtype, torch.float32))
-            if stride > 1:
-                part = _spread(part, stride)
-            left, top = b, a
-            right, bottom = width - left - part.shape[3], height - top - part.shape[2]
-            part = F.pad(part, (left, right, top, bottom))
+    blocks = -(-k // stride)
+    gap = blocks * stride - k
+    pixels = patches.to(torch.promote_types(patches.dtype, torch.float32)).unflatten(3, (k, -1))
+    pixels = pixels[..., : k * channels].unflatten(4, (k, channels))
+    if gap:
+        pixels = F.pad(pixels, (0, 0, 0, gap, 0, gap))
+    pixels = pixels.unflatten(4, (blocks, stride)).unflatten(3, (blocks, stride))  # [N, Ho, Wo, a, i, b, j, C]
+    total = None
+    for a in range(blocks):
+        for b in range(blocks):
+            part = pixels[:, :, :, a, :, b].transpose(2, 3)  # [N, Ho, i, Wo, j, C]
+            part = F.pad(part, (0, 0, 0, 0, b, blocks - 1 - b, 0, 0, a, blocks - 1 - a))
             total = part if total is None else total + part
     assert total is not None
-    return total.to(patches.dtype)
-
-
-def _spread(part: Tensor, stride: int) -> Tensor:
-    """Zeros between rows and columns: size (n - 1) stride + 1."""
-    n, c, h, w = part.shape
-    spread = F.pad(part[:, :, :, None, :, None], (0, stride - 1, 0, 0, 0, stride - 1))
-    return spread.reshape(n, c, h * stride, w * stride)[:, :, : (h - 1) * stride + 1, : (w - 1) * stride + 1]
+    image = total.flatten(3, 4).flatten(1, 2)[:, :height, :width]
+    image = F.pad(image, (0, 0, 0, width - image.shape[2], 0, height - image.shape[1]))
+    return image.permute(0, 3, 1, 2).to(patches.dtype)
