@@ -20,7 +20,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, h: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(h, weight)
-        return (_single(h)[..., None, :] * _single(weight)).sum(dim=-1).to(h.dtype)
+        return cast((_single(h)[..., None, :] * _single(weight)).sum(dim=-1), h.dtype)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,6 +33,14 @@ def product(h: Tensor, weight: Tensor) -> Tensor:
     """F.linear(h, weight) for few maps: h [..., C], weight [maps, C]; a sum a pixel, which Inductor fuses with both
     neighbours."""
     return _Product.apply(h, weight)
+
+
+def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """tensor.to(dtype), and nothing where that changes nothing.
+
+    A Function whose forward ends in such a one is compiled by torch 2.11 with a gradient of zero.
+    """
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
 
 
 def _single(tensor: Tensor) -> Tensor:

@@ -65,7 +65,8 @@ class Convolution(nn.Module):
 
     def pointwise(self, h: Tensor, weight: Tensor) -> Tensor:
         if h.device.type == "cpu" and h.shape[2] > 1:
-            # oneDNN's 1x1 convolutions take two thirds of the time of BLAS's products of such thin matrices.
+            # oneDNN's 1x1 convolutions take two thirds of the time of BLAS's products of such thin matrices, and keep
+            # Inductor from fusing an untied bias's sum into a loop that wakes all threads again for every pixel.
             return self.convolution(h, weight)
         weight = weight.flatten(1)
         rows = h.permute(0, 2, 3, 1)
@@ -214,13 +215,7 @@ class Pixels(Activation):
         self.bias = nn.Parameter(bias.to(memory_format=torch.channels_last))
 
     def forward(self, h: Tensor, seeds: Tensor | None, statistics: Statistics | None) -> Tensor:
-        bias = self.bias
-        if h.device.type == "cpu":
-            # Repeated by a product, so that its gradient is one: Inductor's C++ for the sum over N wakes all threads
-            # again for every pixel.
-            rows = h.new_ones(len(h), 1) @ bias.permute(0, 2, 3, 1).flatten(1)
-            bias = rows.unflatten(1, (*h.shape[2:], -1)).permute(0, 3, 1, 2)
-        return torch.sigmoid(h + bias).to(h.dtype)
+        return torch.sigmoid(h + self.bias).to(h.dtype)
 
 
 class Linear(Activation):

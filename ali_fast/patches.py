@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ali_fast.few_channels import FEW
+from ali_fast.few_channels import FEW, cast
 
 ALIGNMENT = 8
 """Columns of a bf16 matrix that the tensor cores load at once."""
@@ -109,4 +109,4 @@ def _images(patches: Tensor, shape: tuple[int, ...], k: int, stride: int) -> Ten
     assert total is not None
     image = total.flatten(3, 4).flatten(1, 2)[:, :height, :width]
     image = F.pad(image, (0, 0, 0, width - image.shape[2], 0, height - image.shape[1]))
-    return image.permute(0, 3, 1, 2).to(patches.dtype)
+    return cast(image.permute(0, 3, 1, 2), patches.dtype)
