@@ -36,8 +36,8 @@ def reference(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(y, mean, var); keep: uint8 or bool like x, or None for no dropout.
 
-    torch's own batch norm: alone on a CPU it is five times as fast as the formula written out, and compiled no
-    slower. Its running statistics, all new, are the batch's.
+    torch's own batch norm: uncompiled on a CPU it is five times as fast as the formula written out. Its running
+    statistics, all new, are the batch's.
     """
     single = torch.promote_types(x.dtype, torch.float32)
     mean, var = (torch.zeros(x.shape[1], dtype=single, device=x.device) for _ in range(2))

@@ -334,10 +334,10 @@ def maxout(
 ) -> Tensor:
     """The larger of each two channels of x + bias, with dropout; the module says what is what.
 
-    dropout: probability of zeroing, of y (order "after") or of x + bias (order "before"). seeds, slot: see
-    `csrc_triton.philox`; "inductor" takes torch's own generator. backend: "eager" and "triton" give the same values,
-    mask included; "triton" on a CPU tensor runs the reference. ValueError for a shape, dtype, device, order or dropout
-    it cannot take, and for halves with kernels.
+    dropout: probability of zeroing, of y (order "after") or of x + bias (order "before"). halves: whether c and C + c
+    compete, not 2c and 2c + 1. seeds, slot: see `csrc_triton.philox`; "inductor" takes torch's own generator. backend:
+    "eager" and "triton" give the same values, mask included; "triton" on a CPU tensor runs the reference. ValueError
+    for a shape, dtype, device, order or dropout it cannot take, and for halves with kernels.
     """
     launch.check_backend("maxout", backend)
     launch.check_shape("maxout", "x", x, (None,) * 4, "[N, 2C, H, W]")
