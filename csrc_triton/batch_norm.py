@@ -54,15 +54,19 @@ def image_by_image(
     Half the time of what Inductor makes of torch's: Welford's updates, through memory again for every eight channels.
     """
     single = torch.promote_types(x.dtype, torch.float32)
-    channels = lambda v: v[None, :, None, None]  # noqa: E731
     dtype, x = x.dtype, x.to(single)
     rows = x.shape[2] * x.shape[3]
     means = x.sum((2, 3)) / rows
     squares = (x - means[:, :, None, None]).square().sum((2, 3))
     mean = means.mean(0)
     var = (squares.mean(0) + rows * (means - mean).square().mean(0)) / rows
-    h = (x - channels(mean)) * channels(weight.to(single) * torch.rsqrt(var + eps)) + channels(bias.to(single))
+    h = (x - _channels(mean)) * _channels(weight.to(single) * torch.rsqrt(var + eps)) + _channels(bias.to(single))
     return _activate(h, slope, keep, threshold).to(dtype), mean, var
+
+
+def _channels(v: Tensor) -> Tensor:
+    """[C], to stand beside a map."""
+    return v[None, :, None, None]
 
 
 def _activate(h: Tensor, slope: float, keep: Tensor | None, threshold: int) -> Tensor:
@@ -84,19 +88,18 @@ def reference_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dx like x, and dweight, dbias [C] in the arithmetic's dtype."""
     single = mean.dtype
-    channels = lambda v: v[None, :, None, None]  # noqa: E731
     invstd = torch.rsqrt(var + eps)
     slant = weight.to(single) * invstd
-    d = x.to(single) - channels(mean)
+    d = x.to(single) - _channels(mean)
     g = dy.to(single)
     if keep is not None:
         g = philox.drop(g, keep, threshold)
     if slope != 1.0:
-        h = d * channels(slant) + channels(bias.to(single))
+        h = d * _channels(slant) + _channels(bias.to(single))
         g = torch.where(h > 0, g, g * slope)
     M = x.numel() // x.shape[1]
     dbias, dweight = launch.channel_sums(g), launch.channel_sums(g * d) * invstd
-    dx = (g - channels(dbias / M) - d * channels(invstd * dweight / M)) * channels(slant)
+    dx = (g - _channels(dbias / M) - d * _channels(invstd * dweight / M)) * _channels(slant)
     return dx.to(x.dtype), dweight, dbias
 
 
