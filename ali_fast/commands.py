@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_module
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,15 +102,23 @@ class Train(config.TrainConfig):
         asked = {field.name: getattr(self, field.name) for field in dataclasses.fields(config.TrainConfig)}
         resolved = config.TrainConfig(**asked).resolved()
 
-        prepare_if_missing(resolved, self.verify)  # before torch is imported: a damaged file is said at once
+        if first_process():
+            prepare_if_missing(resolved, self.verify)  # before torch is imported: a damaged file is said at once
 
         from ali_fast import train
         from ali_fast.console import Steady
 
         line = train.train(resolved, Steady())
+        if not first_process():
+            return
         assert resolved.run_dir is not None
         print(f"trained: pictures in {resolved.run_dir / 'figures'}, checkpoints in {resolved.run_dir / 'checkpoints'}")
         write_json(self.json, line)
+
+
+def first_process() -> bool:
+    """Whether this one speaks and writes for all that torchrun started: see ali_fast.parallel."""
+    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def prepare_if_missing(resolved: config.TrainConfig, verify: bool = False) -> None:

@@ -68,7 +68,7 @@ class TrainConfig:
     minutes: float | None = None
     """Stop after so many minutes of this session's training, whatever the length."""
     batch_size: int | None = None
-    """Images per update; by default the preset's."""
+    """Images per update, of all processes together; by default the preset's."""
     learning_rate: float | None = None
     """Of both Adams; by default the preset's."""
     amp: bool = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import nvtx
 import torch
@@ -89,6 +89,14 @@ class Recorder:
         self._start = time.perf_counter() - seconds_before
         self._saved_step: int | None = None
         self._saved_at = time.perf_counter()
+        self._advanced = False
+
+    def advance(self) -> None:
+        """A step was issued. A session's first may have compiled: no measure of the others."""
+        if not self._advanced:
+            self._advanced = True
+            self.speed.restart(self.step.steps)
+        self.live.advance(self.step.steps)
 
     def seconds(self) -> float:
         """Of training, over all sessions of the run."""
@@ -166,20 +174,62 @@ class Recorder:
         return time.perf_counter() - self._saved_at > SAVE_SECONDS
 
     def check_finite(self) -> None:
-        bad = self.step.first_bad_step()
-        tensors = [t for t in self.step.model.state_dict().values() if t.is_floating_point()]
-        if bad is not None:
-            what, when = "loss", f"at step {bad + 1}"
-        elif not torch.stack([t.isfinite().all() for t in tensors]).all():
-            what, when = "weights", f"by step {self.step.steps}"
-        else:
+        found = what_diverged(self.step)
+        if found is None:
             return
         kept = checkpoint.list_checkpoints(self.run.checkpoints)[:1]
         raise DivergedError(
-            f"the {what} became not finite {when}; {kept[0] if kept else 'no checkpoint'} is the last good checkpoint; "
+            f"{found}; {kept[0] if kept else 'no checkpoint'} is the last good checkpoint; "
             f"train with a lower --learning-rate, or without --amp, in another --run-dir"
         )
 
     def close(self) -> None:
         self.metrics.close()
         self.tensorboard.close()
+
+
+class Follower:
+    """What a Recorder is to the first process, to another: it takes part in what all have to do, and writes nothing."""
+
+    last_line: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self._saved_step: int | None = None
+
+    def advance(self) -> None: ...
+
+    def tick(self) -> None:
+        self.check_finite()
+        self.step.read_metrics()
+
+    def draw(self) -> None: ...
+
+    def save(self) -> None:
+        if self._saved_step != self.step.steps:
+            self.check_finite()
+            self.step.state_dict()
+            self._saved_step = self.step.steps
+
+    def restored(self) -> None:
+        self._saved_step = self.step.steps
+
+    def save_is_due(self) -> bool:
+        return False
+
+    def check_finite(self) -> None:
+        if (found := what_diverged(self.step)) is not None:
+            raise DivergedError(found)
+
+    def close(self) -> None: ...
+
+
+def what_diverged(step: Step) -> str | None:
+    """What is no longer finite, and since when; waits for the device."""
+    bad = step.first_bad_step()
+    if bad is not None:
+        return f"the loss became not finite at step {bad + 1}"
+    tensors = [t for t in step.model.state_dict().values() if t.is_floating_point()]
+    if torch.stack([t.isfinite().all() for t in tensors]).all():
+        return None
+    return f"the weights became not finite by step {step.steps}"

@@ -15,6 +15,7 @@ from ali_fast.data.labelled import Labelled
 from ali_fast.model import ALI
 from ali_fast.objective import GAMES, METRICS, Outcome, Route, cheapest_route
 from ali_fast.optim import Adam
+from ali_fast.parallel import ALONE, World
 from ali_fast.pixels import to_x
 
 BATCH_NORM_MOMENTUM = 0.05
@@ -31,6 +32,7 @@ class Step:
     branches: run E beside G, of ALI and not in fp16: see ali_fast.branches.
     ema: each step E's and G's weights and running statistics, of K+1 classes D's too, move an average by
     average = ema * average + (1 - ema) * new.
+    world: the processes that move together; every batch is this one's share.
 
     Attributes: model, which learns; shown, what is drawn, measured and exported: the model, or its average.
     """
@@ -50,6 +52,7 @@ class Step:
         labelled: Labelled | None = None,
         ema: float | None = None,
         branches: bool = False,
+        world: World = ALONE,
     ):
         master = next(model.parameters())
         self.model, self.device, self.dtype = model.train(), master.device, dtype or master.dtype
@@ -71,10 +74,11 @@ class Step:
         self.first_bad = torch.full((), -1, dtype=torch.int64, device=self.device)
         self.counter = torch.zeros((), dtype=torch.int64, device=self.device)
         self.samples, self.samples_y, self.labelled = samples, samples_y, labelled
+        self.world = world
         self.ema, self.shown = ema, model if ema is None else model.twin()
         self.turn: Callable[..., tuple[list[Tensor], list[Tensor]]]
         if branches:
-            assert model.objective == "ali" and self.adam.scale is None
+            assert model.objective == "ali" and self.adam.scale is None and world.size == 1
             self.turn = Branches(self, compile)
         else:
             self.turn = compiled(self._turn, self.device) if compile else self._turn
@@ -127,6 +131,8 @@ class Step:
         if self.samples_y is not None:
             y = self.samples_y[batch]
         outcome = self.play(self.images(batch), z, seeds, scale, rows, y)
+        if self.world.size > 1:
+            outcome = self.of_all(outcome)
         self.note(outcome)
         return outcome.generator, outcome.discriminator
 
@@ -147,6 +153,19 @@ class Step:
             more = (to_y(y, self.model.y_dim, self.dtype),)
         x = to_x(images, self.model.architecture.image_size, self.dtype)
         return self.game(self.working, x, z.to(self.dtype), seeds, self.route, scale, *more)
+
+    @torch.no_grad()
+    def of_all(self, outcome: Outcome) -> Outcome:
+        """The means of the processes' outcomes."""
+        losses, sigma, to_g, to_d, statistics = outcome
+        means = iter(
+            self.world.mean(
+                [*to_g, *to_d, losses, *([] if sigma is None else [sigma]), *(t for pair in statistics for t in pair)]
+            )
+        )
+        to_g, to_d = [next(means) for _ in to_g], [next(means) for _ in to_d]
+        losses, sigma = next(means), None if sigma is None else next(means)
+        return Outcome(losses, sigma, to_g, to_d, [(next(means), next(means)) for _ in statistics])
 
     def images(self, batch: Tensor) -> Tensor:
         """uint8 [B, H, W, C] of a batch, which is that or numbers in `samples`."""
@@ -181,10 +200,10 @@ class Step:
         return step if step >= 0 else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run continues from: tensors and numbers only."""
-        generators = {"cpu": torch.get_rng_state()}
+        """Everything a resumed run continues from: tensors and numbers only. All processes ask for it at once."""
+        generators = {"cpu": self.world.joined(torch.get_rng_state())}
         if self.device.type == "cuda":
-            generators["cuda"] = torch.cuda.get_rng_state(self.device)
+            generators["cuda"] = self.world.joined(torch.cuda.get_rng_state(self.device))
         averages = {} if self.ema is None else {"ema": self.shown.averaged_state()}
         return averages | {
             "model": self.model.state_dict(),
@@ -202,9 +221,11 @@ class Step:
         if self.ema is not None:
             self.shown.load_state_dict(state["model"] | state["ema"])
         self.adam.load_state_dict(state["adam"])
-        torch.set_rng_state(state["generators"]["cpu"].cpu())
+        own = {kind: states.cpu().chunk(self.world.size) for kind, states in state["generators"].items()}
+        own = {kind: states[self.world.rank].clone() for kind, states in own.items()}  # torch misreads a view
+        torch.set_rng_state(own["cpu"])
         if self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["generators"]["cuda"].cpu(), self.device)
+            torch.cuda.set_rng_state(own["cuda"], self.device)
         self.steps, self.summed = state["steps"], state["summed"]
         self.sums.copy_(state["sums"])
         self.counter.fill_(self.steps)

@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from ali_fast import api, checkpoint, decide, environment, kernels, presets, process
+from ali_fast import api, checkpoint, decide, environment, kernels, parallel, presets, process
 from ali_fast.condition import Condition
 from ali_fast.config import TrainConfig
 from ali_fast.data.device import y_of
@@ -32,10 +32,11 @@ from ali_fast.errors import InputError, Interrupted
 from ali_fast.files import write_text
 from ali_fast.live import LiveLine
 from ali_fast.model import ALI, mean_log_odds
+from ali_fast.parallel import World
 from ali_fast.pixels import to_x
 from ali_fast.players import PLAYERS
 from ali_fast.presets import Preset
-from ali_fast.record import FIXED_IMAGES, Recorder
+from ali_fast.record import FIXED_IMAGES, Follower, Recorder
 from ali_fast.run_directory import RunDirectory
 from ali_fast.seeds import seed_of
 from ali_fast.signals import Signals
@@ -49,25 +50,30 @@ TICKS_A_RUN, MOST_TICK_IMAGES = 50, 100_000
 def train(config: TrainConfig, console: Console) -> dict[str, Any]:
     """Train, or resume, the run of `config` in its run directory; returns its last tick's line ({} if none was due).
 
+    Of several processes (ali_fast.parallel) the first one speaks and writes.
+
     The data must have been prepared. Raises InputError for what cannot be used, DivergedError when losses or weights
     are no longer finite, Interrupted after SIGINT or SIGTERM.
     """
     config = config.resolved()
-    where = decide.device(config.device).device
-    config = dataclasses.replace(config, device="cuda" if where.type == "cuda" else "cpu")
-    preset = presets.resolve(config.dataset, config.preset)
-    assert config.run_dir is not None
-    run = RunDirectory(config.run_dir)
-    with run.locked():
-        run.adopt(config)
-        write_text(run.environment, json.dumps(environment.collect(), indent=2) + "\n")
-        return _train(config, preset, where, run, console)
+    with parallel.world(config.device) as world:
+        where = decide.device(config.device).device
+        config = dataclasses.replace(config, device="cuda" if where.type == "cuda" else "cpu")
+        preset = presets.resolve(config.dataset, config.preset)
+        assert config.run_dir is not None
+        run = RunDirectory(config.run_dir)
+        if not world.first:
+            return _train(config, preset, where, run, Console(quiet=True), world)
+        with run.locked():
+            run.adopt(config)
+            write_text(run.environment, json.dumps(environment.collect(), indent=2) + "\n")
+            return _train(config, preset, where, run, console, world)
 
 
 def _train(
-    config: TrainConfig, preset: Preset, where: torch.device, run: RunDirectory, console: Console
+    config: TrainConfig, preset: Preset, where: torch.device, run: RunDirectory, console: Console, world: World
 ) -> dict[str, Any]:
-    loader = open_training_data(config, preset)
+    loader = open_training_data(config, preset, world)
     valid = first_samples(beton_path(config.data_dir, config.dataset, preset.valid_split), FIXED_IMAGES)
     dtype, why = decide.dtype(config.amp, where)
     if decide.SLOW_BF16 in why:
@@ -77,6 +83,7 @@ def _train(
         "train_images": loader.manifest.count,
         "train_sha256": loader.manifest.sha256[:16],
         "dtype": str(dtype),
+        "processes": world.size,
     }
     labelled, test = None, None
     if config.labels is not None:
@@ -90,7 +97,7 @@ def _train(
     console.print(f"training images: {'held on the device' if resident else 'streamed'} ({why})")
     source = Source(loader, where, resident, conditional=condition is not None)
     decoder = frozen_decoder(config, preset, run)
-    step = build_step(config, preset, loader, source, where, dtype, console, decoder, labelled, condition)
+    step = build_step(config, preset, loader, source, where, dtype, console, world, decoder, labelled, condition)
     seconds, resumed = restore(step, run, conditions, console)
     total = total_steps(config, len(loader))
     live = LiveLine(
@@ -102,20 +109,25 @@ def _train(
     )
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(Signals())
-        recorder = Recorder(
-            run,
-            step,
-            conditions=conditions,
-            valid=valid.images,
-            valid_y=None if condition is None else y_of(valid),
-            batch_size=loader.order.batch_size,
-            steps_per_epoch=len(loader),
-            keep=config.keep,
-            seconds_before=seconds,
-            live=stack.enter_context(live),
-            wait=source.wait,
-            test=test,
-        )
+        recorder: Recorder | Follower
+        if not world.first:
+            recorder = Follower(step)
+        else:
+            assert config.batch_size is not None
+            recorder = Recorder(
+                run,
+                step,
+                conditions=conditions,
+                valid=valid.images,
+                valid_y=None if condition is None else y_of(valid),
+                batch_size=config.batch_size,
+                steps_per_epoch=len(loader),
+                keep=config.keep,
+                seconds_before=seconds,
+                live=stack.enter_context(live),
+                wait=source.wait,
+                test=test,
+            )
         stack.enter_context(contextlib.closing(recorder))
         if resumed:
             recorder.restored()
@@ -127,7 +139,8 @@ def _train(
             with contextlib.closing(source.batches(step.steps)) as batches:
                 loop(config, step, batches, total, recorder, signals)
         except DamagedError:  # the data was cut under the run: what was learned from it so far is good
-            recorder.save()
+            if world.size == 1:  # else the others are in the step still
+                recorder.save()
             raise
         if signals.received is None:
             finish(step, recorder)
@@ -139,31 +152,43 @@ def _train(
 
 
 def loop(
-    config: TrainConfig, step: Step, batches: Iterator[Batch], total: int, recorder: Recorder, signals: Signals
+    config: TrainConfig,
+    step: Step,
+    batches: Iterator[Batch],
+    total: int,
+    recorder: Recorder | Follower,
+    signals: Signals,
 ) -> None:
-    """Train until `total` steps, the session's end, or a signal."""
+    """Train until `total` steps, the session's end, or a signal. What one process is moved to, all do at that step."""
     steps_per_tick = tick_steps(config, total)
     started = step.steps
     end = time.perf_counter() + config.minutes * 60 if config.minutes else float("inf")
-    while step.steps < total and signals.received is None and time.perf_counter() < end:
+    while step.steps < total:
+        signum, over, due = step.world.greatest(
+            signals.received or 0, time.perf_counter() >= end, recorder.save_is_due()
+        )
+        if signum or over:
+            signals.received = signum or None
+            break
+        if due:
+            recorder.save()
         with nvtx.annotate("data wait"):
             batch = next(batches)
         with nvtx.annotate("step"):
             step(*batch)
-        if step.steps == started + 1:  # it may have compiled: no measure of the others
-            recorder.speed.restart(step.steps)
+        recorder.advance()
+        if step.steps == started + 1:  # it may have compiled: until now there was nothing to save
             signals.arm()
-        recorder.live.advance(step.steps)
         tick, rest = divmod(step.steps, steps_per_tick)
         if rest == 0:
             recorder.tick()
-        if (rest == 0 and tick % config.checkpoint_ticks == 0) or recorder.save_is_due():
+        if rest == 0 and tick % config.checkpoint_ticks == 0:
             recorder.save()
         if rest == 0 and tick % config.figure_ticks == 0:
             recorder.draw()
 
 
-def finish(step: Step, recorder: Recorder) -> None:
+def finish(step: Step, recorder: Recorder | Follower) -> None:
     """The end of a bounded run: whatever the cadence, a last tick, a checkpoint and figures."""
     if step.summed:
         recorder.tick()
@@ -171,13 +196,16 @@ def finish(step: Step, recorder: Recorder) -> None:
     recorder.draw()
 
 
-def open_training_data(config: TrainConfig, preset: Preset) -> BetonLoader:
+def open_training_data(config: TrainConfig, preset: Preset, world: World) -> BetonLoader:
     """Raises InputError: a file missing or damaged, a batch larger than the set, images that do not fit the preset."""
     assert config.batch_size is not None
+    batch_size = world.batch(config.batch_size)
     loader = BetonLoader(
         beton_path(config.data_dir, config.dataset, preset.train_split),
-        batch_size=config.batch_size,
+        batch_size=batch_size,
         seed=config.seed,
+        rank=world.rank,
+        world=world.size,
     )
     shape, architecture = loader.manifest.shape, preset.architecture
     size, channels = architecture.image_size, architecture.image_channels
@@ -187,7 +215,7 @@ def open_training_data(config: TrainConfig, preset: Preset) -> BetonLoader:
             f"those of {loader.beton.path} are {'x'.join(map(str, shape))}"
         )
     most = MOST_ELEMENTS // (architecture.largest_map * (3 if PLAYERS[config.objective].classes else 2))
-    if config.batch_size > most:
+    if batch_size > most:
         raise InputError(f"--batch-size {config.batch_size}: preset {preset.name} takes at most {most} on one device")
     return loader
 
@@ -200,13 +228,14 @@ def build_step(
     where: torch.device,
     dtype: torch.dtype,
     console: Console,
+    world: World,
     decoder: dict[str, Tensor] | None = None,
     labelled: Labelled | None = None,
     condition: Condition | None = None,
 ) -> Step:
     """Networks from the seed (a frozen decoder as given), the output bias from the data, the Adams."""
     assert config.learning_rate is not None
-    torch.manual_seed(seed_of("training", config.seed))
+    torch.manual_seed(seed_of("training", config.seed, *([] if world.first else [world.rank])))
     model = ALI(
         preset.architecture,
         kernels.resolve(config.kernels, decide.device_class(where)),
@@ -223,8 +252,9 @@ def build_step(
     if config.compile:
         console.print("compiling the step" if compiles else f"warning: {why}: training eagerly, which is slower")
     process.set_up(where)
+    world.share(model.to(where))
     return Step(
-        model.to(where),
+        model,
         learning_rate=config.learning_rate,
         betas=(preset.beta1, preset.beta2),
         dtype=dtype,
@@ -234,6 +264,7 @@ def build_step(
         samples_y=source.samples_y,
         labelled=labelled,
         ema=config.ema,
+        world=world,
     )
 
 
@@ -270,9 +301,15 @@ def frozen_decoder(config: TrainConfig, preset: Preset, run: RunDirectory) -> di
 def restore(step: Step, run: RunDirectory, conditions: dict[str, Any], console: Console) -> tuple[float, bool]:
     """Load the newest good checkpoint into `step`; returns the seconds trained before and whether there was one.
 
-    Raises InputError for a checkpoint of another network, data set or arithmetic.
+    Raises InputError for a checkpoint of another network, data set or arithmetic, and where processes find others.
     """
     found = checkpoint.read_newest(run.checkpoints, warn=lambda line: console.print(line, soft_wrap=True))
+    steps = -1 if found is None else found[1]["step"]["steps"]
+    most, least = step.world.greatest(steps, -steps)
+    if most != -least:
+        raise InputError(
+            f"--run-dir {run.path}: not all processes find the same checkpoints there; share it among them"
+        )
     if found is None:
         return 0.0, False
     path, state = found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
@@ -90,8 +91,9 @@ class BetonLoader:
         return _batch(arrays)
 
     def some_images(self, count: int) -> torch.Tensor:
-        """The first `count` of epoch 0's order, which knows no classes: uint8 [at most count, H, W, C]."""
-        return torch.cat([self.read(i, i + 1).images for i in self.order.epoch(0)[:count].tolist()])
+        """The first `count` of epoch 0's order, which knows no classes, of all ranks: uint8 [<= count, H, W, C]."""
+        order = dataclasses.replace(self.order, batch_size=self.order.batch_size * self.order.world, rank=0, world=1)
+        return torch.cat([self.read(i, i + 1).images for i in order.epoch(0)[:count].tolist()])
 
 
 def first_samples(path: Path, most: int) -> HostBatch:
