@@ -1,7 +1,7 @@
 """`ali-fast`: the subcommands of `commands` and its like, and how they end.
 
-Exit codes: 0 done; 1 the training diverged; 2 the user's mistake, said on one line of stderr; 130 and 143 stopped by
-SIGINT or SIGTERM, after saving.
+Exit codes: 0 done; 1 the training diverged; 2 the user's mistake, said on one line of stderr (a flag that is not there,
+in tyro's frame, with those that are like it); 130 and 143 stopped by SIGINT or SIGTERM, after saving.
 """
 
 from __future__ import annotations

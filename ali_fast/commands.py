@@ -43,6 +43,8 @@ def check_outputs(command: Any) -> None:
         inside = any(folder.absolute().is_relative_to(root.absolute()) for root in made if root is not None)
         if not folder.is_dir() and not inside:
             raise InputError(f"--{flag} {path}: there is no folder {folder}; make it, or name another")
+        if flag == "output" and command.SUFFIX and path.suffix.lower() not in ("", command.SUFFIX):
+            raise InputError(f"--output {path}: the picture is a PNG; name it {path.with_suffix(command.SUFFIX)}")
 
 
 @dataclass(frozen=True)

@@ -117,8 +117,8 @@ class TrainConfig:
             raise InputError(f"--ema {self.ema}: must be between 0 and 1, such as 0.999")
         for name in ("epochs", "steps", "minutes", "batch_size", "learning_rate"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"--{name.replace('_', '-')} {value}: must be more than 0")
+            if value is not None and not 0 < value < float("inf"):
+                raise InputError(f"--{name.replace('_', '-')} {value}: must be a number above 0")
         if self.batch_size == 1:
             raise InputError("--batch-size 1: batch norm needs at least 2 images")
         for name in ("tick_images", "figure_ticks", "checkpoint_ticks", "keep"):

@@ -70,8 +70,8 @@ class Inference:
 
     def sample(self, n: int, seed: int = 0, y: Given | None = None) -> Tensor:
         """n images G(z), z ~ N(0, I): uint8 [n, H, W, C]."""
-        if n < 1:
-            raise InputError(f"{n} samples: at least 1 is expected")
+        if not isinstance(n, int | np.integer) or n < 1:
+            raise InputError(f"{n} samples: a whole number, at least 1, is expected")
         return self.decode(normal("z", (n, self.model.architecture.z_dim), seed), y)
 
     def encode(self, images: Given, y: Given | None = None) -> Codes:
@@ -89,7 +89,9 @@ class Inference:
         return Codes(*self._in_chunks(infer, images, *self._told(y, len(images))).chunk(2, dim=1))
 
     def classify(self, images: Given) -> Tensor:
-        """The likeliest class of K by D(x, mu(x)), of a semi-supervised run: int64 [N]."""
+        """The likeliest class of K by D(x, mu(x)): int64 [N]. Raises InputError unless the run is semi-supervised."""
+        if self.model.classes is None:
+            raise InputError(f"a run of objective {self.model.objective} has no classes: semi-supervised has")
         size = self.model.architecture.image_size
 
         def judge(chunk: Tensor) -> Tensor:
@@ -100,9 +102,9 @@ class Inference:
 
     def decode(self, z: Given, y: Given | None = None) -> Tensor:
         """float [N, L] -> uint8 [N, H, W, C]."""
-        z = torch.as_tensor(z, dtype=torch.float32)
+        z = _tensor(z, "codes").to(torch.float32)
         z_dim = self.model.architecture.z_dim
-        if z.ndim != 2 or z.shape[1] != z_dim:
+        if z.ndim != 2 or z.shape[1] != z_dim or not len(z):
             raise InputError(f"codes of shape {list(z.shape)}: [N, {z_dim}] is expected")
 
         def generate(chunk: Tensor, *y: Tensor) -> Tensor:
@@ -123,6 +125,10 @@ class Inference:
         """
         if len(first) != len(last):
             raise InputError(f"from {len(first)} images to {len(last)}: as many are expected")
+        if not isinstance(steps, int | np.integer) or steps < 1:
+            raise InputError(f"{steps} steps: a whole number, at least 1, is expected")
+        if y is not None and not (isinstance(y, tuple) and len(y) == 2):
+            raise InputError("y has to be a pair: that of the first images, and that of the last")
         of_first, of_last = (None, None) if y is None else y
         start, end = self.encode(first, of_first).sample(seed), self.encode(last, of_last).sample(seed + 1)
         share = torch.linspace(0, 1, steps)[None, :, None]
@@ -148,7 +154,7 @@ class Inference:
         kinds = f"{self.condition.kind} of each image, such as {', '.join(names[:3])}"
         if y is None:
             raise InputError(f"this run is conditional: it has to be told the {kinds}")
-        y = torch.as_tensor(y)
+        y = _tensor(y, "y")
         labels = y.ndim == 1 and not y.is_floating_point() and self.condition.kind == "classes"
         if y.ndim == 0 or len(y) != count or not (labels or y.shape[1:] == (len(names),)):
             raise InputError(
@@ -164,7 +170,8 @@ class Inference:
         return (to_y(y.long() if labels else y, len(names)),)
 
     def _checked(self, images: Given) -> Tensor:
-        images = torch.as_tensor(images)
+        images = _tensor(images, "images")
+        given = list(images.shape)
         if images.ndim == 3 and self.image_shape[2] == 1:
             images = images[..., None]
         if (
@@ -174,7 +181,7 @@ class Inference:
             or not len(images)
         ):
             raise InputError(
-                f"images of {images.dtype} {list(images.shape)}: "
+                f"images of {images.dtype} {given}: "
                 f"torch.uint8 [N, {', '.join(map(str, self.image_shape))}] is expected"
             )
         return images
@@ -200,3 +207,11 @@ class Inference:
                 yield
         finally:
             self.model.train(training)
+
+
+def _tensor(values: Given, what: str) -> Tensor:
+    """Raises InputError for what is no array of numbers. A view that runs backwards (a flipped image) is copied."""
+    try:
+        return torch.as_tensor(np.array(values, order="C", copy=None) if isinstance(values, np.ndarray) else values)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{what} of type {type(values).__name__}: a tensor or array of numbers is expected") from None

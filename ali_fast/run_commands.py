@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from tyro.conf import Positional, arg
 
@@ -19,10 +19,12 @@ Output = Annotated[Path | None, arg(aliases=["-o"])]
 class Sample:
     """Draw images from the prior."""
 
+    SUFFIX: ClassVar[str] = ".png"
+
     directory: Annotated[Positional[Path], arg(metavar="RUN")]
     """A run directory, or an export."""
     output: Output = None
-    """The picture; by default samples.png here."""
+    """The picture, a PNG; by default samples.png here."""
     n: int = 100
     """How many."""
     columns: int = 10
@@ -47,12 +49,14 @@ class Sample:
 class Reconstruct:
     """Draw images beside their reconstructions: originals in the odd columns."""
 
+    SUFFIX: ClassVar[str] = ".png"
+
     directory: Annotated[Positional[Path], arg(metavar="RUN")]
     """A run directory, or an export."""
     images: Positional[tuple[Path, ...]] = ()
     """Image files or directories of them; by default the run's first validation images."""
     output: Output = None
-    """The picture; by default reconstructions.png here."""
+    """The picture, a PNG; by default reconstructions.png here."""
     n: int = 50
     """How many, at most."""
     y: str | None = None
@@ -80,12 +84,14 @@ class Reconstruct:
 class Interpolate:
     """Draw the way between pairs of images through the latent space, the originals at the ends."""
 
+    SUFFIX: ClassVar[str] = ".png"
+
     directory: Annotated[Positional[Path], arg(metavar="RUN")]
     """A run directory, or an export."""
     images: Positional[tuple[Path, ...]] = ()
     """Image files or directories: first with second, third with fourth, ...; by default validation images."""
     output: Output = None
-    """The picture; by default interpolations.png here."""
+    """The picture, a PNG; by default interpolations.png here."""
     n: int = 10
     """Pairs, at most."""
     steps: int = 8
@@ -119,6 +125,8 @@ class Traverse:
     classes a grid of classes by codes.
     """
 
+    SUFFIX: ClassVar[str] = ".png"
+
     directory: Annotated[Positional[Path], arg(metavar="RUN")]
     """A run directory, or an export."""
     rows: tuple[str, ...] = ()
@@ -126,7 +134,7 @@ class Traverse:
     columns: tuple[str, ...] = ()
     """What those of each column have as well: attributes likewise, or a class each."""
     output: Output = None
-    """The picture; by default traverse.png here."""
+    """The picture, a PNG; by default traverse.png here."""
     n: int | None = None
     """Codes, each with all the rows; by default 1 with attributes, 10 with classes."""
     seed: int = 0
@@ -143,6 +151,8 @@ class Traverse:
 @dataclass(frozen=True)
 class Encode:
     """Infer the codes of images: an .npz with mu and log_sigma, float32 [N, L], and the file names."""
+
+    SUFFIX: ClassVar[str] = ""  # np.load takes any name
 
     directory: Annotated[Positional[Path], arg(metavar="RUN")]
     """A run directory, or an export."""

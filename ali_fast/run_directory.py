@@ -16,6 +16,9 @@ from ali_fast.files import write_text
 
 T = TypeVar("T")
 
+TRAINING, MIXTURE = "checkpoints/step-*.pt", "*/checkpoints/step-*.pt"
+"""Where a run of `train` has its checkpoints, and one of `mixture`, a folder a model."""
+
 
 class RunDirectory:
     """The names in `path`. Creates nothing."""
@@ -58,10 +61,17 @@ class RunDirectory:
         try:
             yield
         finally:
+            if [path.name for path in self.path.iterdir()] == [".lock"]:  # refused before anything was written
+                with contextlib.suppress(OSError):
+                    (self.path / ".lock").unlink()
+                    self.path.rmdir()
             lock.release()
 
     def read_config(self) -> TrainConfig:
-        """The run's configuration. Raises InputError if there is none to read."""
+        """The run's configuration. Raises InputError if there is none to read, and where it is no training's."""
+        if (self.path / "decoder.safetensors").exists():
+            raise InputError(f"{self.path} is an export, and a run is wanted: give the one that it was made of")
+        self._refuse_other(TRAINING)
         return self.parsed(configuration.from_json)
 
     def parsed(self, parse: Callable[[str], T]) -> T:
@@ -69,21 +79,42 @@ class RunDirectory:
         try:
             return parse(self.config.read_text())
         except (FileNotFoundError, NotADirectoryError):
+            if self._holds(TRAINING) or self._holds(MIXTURE):
+                raise InputError(
+                    f"{self.path} has checkpoints but no config.json: restore it, or use another run directory"
+                ) from None
             raise InputError(f"{self.path} is no run directory: it has no config.json") from None
         except ValueError as error:  # an InputError, and bytes that are not UTF-8
             raise InputError(f"{self.config}: {error}; restore it from a copy, or use another run directory") from error
 
-    def adopt(self, config: TrainConfig) -> None:
-        """Make this the run of `config`, or see that it is. Raises InputError naming the fields that differ.
+    def check(self, checkpoints: str, differences: Callable[[], list[str]]) -> None:
+        """See that this is the run asked for, or none yet. Changes nothing.
 
+        checkpoints: TRAINING or MIXTURE. differences: the fields in which config.json differs from what is asked for.
         Until there is a checkpoint there is nothing to resume, and a mistyped flag binds nobody.
+        Raises InputError naming those fields, or where it is a run of the other command.
         """
-        begun = self.config.exists() and any(self.checkpoints.glob("step-*.pt"))
-        if begun and (fields := configuration.differences(self.read_config(), config)):
+        self._refuse_other(checkpoints)
+        if self._holds(checkpoints) and (fields := differences()):
             raise InputError(
                 f"{self.path} holds a run of another configuration ({'; '.join(fields)}): "
                 f"give the same configuration to resume it, or another --run-dir"
             )
+
+    def check_training(self, config: TrainConfig) -> None:
+        """`check`, for a training of `config`."""
+        self.check(TRAINING, lambda: configuration.differences(self.read_config(), config))
+
+    def adopt(self, config: TrainConfig) -> None:
+        """Make this the run of `config`."""
         for directory in (self.figures, self.checkpoints):
             directory.mkdir(exist_ok=True)
         write_text(self.config, configuration.to_json(config))
+
+    def _holds(self, checkpoints: str) -> bool:
+        return any(self.path.glob(checkpoints))
+
+    def _refuse_other(self, checkpoints: str) -> None:
+        other, command = (MIXTURE, "ali-fast mixture") if checkpoints == TRAINING else (TRAINING, "ali-fast train")
+        if self._holds(other):
+            raise InputError(f"{self.path} holds a run of {command}: give another run directory")

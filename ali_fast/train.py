@@ -65,8 +65,7 @@ def train(config: TrainConfig, console: Console) -> dict[str, Any]:
         if not world.first:
             return _train(config, preset, where, run, Console(quiet=True), world)
         with run.locked():
-            run.adopt(config)
-            write_text(run.environment, json.dumps(environment.collect(), indent=2) + "\n")
+            run.check_training(config)
             return _train(config, preset, where, run, console, world)
 
 
@@ -100,6 +99,9 @@ def _train(
     step = build_step(config, preset, loader, source, where, dtype, console, world, decoder, labelled, condition)
     seconds, resumed = restore(step, run, conditions, console)
     total = total_steps(config, len(loader))
+    if world.first and step.steps <= total:  # a run is never as short as one that it was asked to become
+        run.adopt(config)
+        write_text(run.environment, json.dumps(environment.collect(), indent=2) + "\n")
     live = LiveLine(
         console,
         total_steps=total,
@@ -290,6 +292,11 @@ def frozen_decoder(config: TrainConfig, preset: Preset, run: RunDirectory) -> di
         return None
     trained, wanted = api.load(config.decoder_from, device="cpu").model, preset.architecture
     found = trained.architecture
+    if trained.y_dim is not None:
+        raise InputError(
+            f"--decoder-from {config.decoder_from}: a conditional run's decoder has to be told y, which "
+            f"{config.objective} does not; name a run of another objective"
+        )
     if (found.z_dim, found.slope, found.decoder) != (wanted.z_dim, wanted.slope, wanted.decoder):
         raise InputError(
             f"--decoder-from {config.decoder_from}: its decoder is not that of preset {preset.name}; "

@@ -58,8 +58,12 @@ def prepare(
         raise InputError(f"--source {source}: there is no such file or folder")
     paths = [schema.beton_path(data_dir, dataset, split) for split in DATASETS[dataset]]
     options = {name: value for name, value in options.items() if value is not None}
+    if check and force:
+        raise InputError("--check makes nothing and --force makes all anew: give one of them")
     if check:
-        return [_open(path, verify=True) for path in paths]
+        for path in paths:
+            _open(path, verify=True)
+        return _kept(paths, source, options)
     if not force and not any(map(_is_missing, paths)):
         return _kept(paths, source, options)
     with _lock(data_dir / dataset):
@@ -131,7 +135,7 @@ def _check_same(data_dir: Path, manifest: Manifest, options: dict[str, Any], exa
     for name in [*options, *(manifest.options if exactly else ())]:
         was, now = (values.get(name, DEFAULTS.get(name, "by default")) for values in (manifest.options, options))
         if was != now:
-            raise _made_otherwise(data_dir, manifest, f"with {name} {was}, not {now}")
+            raise _made_otherwise(data_dir, manifest, f"with {name} {was}, not {now}", options.get("seed"))
 
 
 def _check_same_source(data_dir: Path, manifest: Manifest, split: Split) -> None:
@@ -143,9 +147,10 @@ def _check_same_source(data_dir: Path, manifest: Manifest, split: Split) -> None
         raise _made_otherwise(data_dir, manifest, "from other files than these")
 
 
-def _made_otherwise(data_dir: Path, manifest: Manifest, how: str) -> InputError:
+def _made_otherwise(data_dir: Path, manifest: Manifest, how: str, seed: int | None = None) -> InputError:
     path = schema.beton_path(data_dir, manifest.dataset, manifest.split)
-    return InputError(f"{path} was prepared {how}; make all anew with: {schema.prepare_command(path, '--force')}")
+    command = schema.prepare_command(path, "--force", seed=seed)
+    return InputError(f"{path} was prepared {how}; make all anew with: {command}")
 
 
 @contextmanager

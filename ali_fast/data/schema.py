@@ -88,15 +88,29 @@ TO_BE_GIVEN = {
 """What `prepare` cannot know: where the files are that have no public address, and what a folder is for."""
 
 
-def prepare_command(beton: Path, *options: str) -> str:
-    """The command line that makes this beton (with `--force`: makes it anew)."""
+def prepare_command(beton: Path, *options: str, seed: int | None = None) -> str:
+    """The command line that makes this beton (with `--force`: makes it anew).
+
+    seed: of a folder; by default its manifest's, where that can be read.
+    """
     folder = beton.absolute().parent
     words = ["ali-fast prepare", folder.name, *options]
     if folder.name in TO_BE_GIVEN:
         words.append(TO_BE_GIVEN[folder.name])
+    if seed := _seed(beton) if seed is None else seed:
+        words.append(f"--seed {seed}")
     if folder.parent != Path("data").absolute():
         words.append(f"--data-dir {shlex.quote(str(folder.parent))}")
     return " ".join(words)
+
+
+def _seed(beton: Path) -> int | None:
+    try:
+        with manifest_path(beton).open("rb") as file:
+            seed = json.loads(file.read(MAX_MANIFEST_BYTES))["options"]["seed"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # json's, of what is nested deeply
+        return None
+    return seed if isinstance(seed, int) else None
 
 
 def damaged(beton: Path, fault: str) -> DamagedError:

@@ -52,11 +52,12 @@ class Evaluate:
         from ali_fast import report
         from ali_fast.environment import usable_cores
         from ali_fast.evaluate import condition, tasks
-        from ali_fast.evaluate.result import keep
+        from ali_fast.evaluate.result import check_place, keep
         from ali_fast.evaluate.subject import open_subject
 
         console = Console(stderr=True, markup=False, highlight=False, emoji=False)
         subject = open_subject(self.directory, commands.prepare_if_missing, self.device)
+        check_place(subject.run)
         if self.task == "svm":
             result = tasks.run_svm(
                 subject,
@@ -81,5 +82,5 @@ class Evaluate:
         else:
             result = tasks.run_reconstruction(subject, console=console)
         print(result.to_text())
-        print(f"kept in {keep(subject.run, result)}, shown in {report.write(subject.run)}")
         commands.write_json(self.json, asdict(result))
+        print(f"kept in {keep(subject.run, result)}, shown in {report.write(subject.run)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -43,18 +44,7 @@ def measure(
     `extractor`: a feature extractor registered with torch-fidelity. Raises InputError: the library or the weights
     cannot be used.
     """
-    try:
-        from torch_fidelity import calculate_metrics
-    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that is of another torch
-        raise InputError(
-            f"--inception-weights needs torch-fidelity, and a torchvision that fits this torch ({error}): install them "
-            f"with pip install 'ali-fast[fid]'"
-        ) from error
-    if not weights.is_file():
-        raise InputError(
-            f"--inception-weights {weights}: no such file; torch-fidelity's weights-inception-2015-12-05-6726825d.pth "
-            f"is expected"
-        )
+    calculate_metrics = library(weights)
     try:
         values = calculate_metrics(
             input1=_Images(images),
@@ -76,6 +66,23 @@ def measure(
         "kid": float(values["kernel_inception_distance_mean"]),
         "kid_std": float(values["kernel_inception_distance_std"]),
     }
+
+
+def library(weights: Path) -> Callable[..., dict[str, float]]:
+    """torch-fidelity's calculate_metrics. Raises InputError where it is not there, or `weights` is no file."""
+    try:
+        from torch_fidelity import calculate_metrics
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that is of another torch
+        raise InputError(
+            f"--inception-weights needs torch-fidelity, and a torchvision that fits this torch ({error}): install them "
+            f"with pip install 'ali-fast[fid]'"
+        ) from error
+    if not weights.is_file():
+        raise InputError(
+            f"--inception-weights {weights}: no such file; torch-fidelity's weights-inception-2015-12-05-6726825d.pth "
+            f"is expected"
+        )
+    return calculate_metrics
 
 
 def describe(weights: Path) -> str:

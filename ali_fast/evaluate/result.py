@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -42,6 +43,11 @@ def aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:
         "  ".join([line[0].ljust(widths[0]), *[c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)]]).rstrip()
         for line in lines
     ]
+
+
+def check_place(run: RunDirectory) -> None:
+    """Raises OSError where no result could be kept: before the work, and not after it."""
+    tempfile.TemporaryFile(dir=run.evaluation if run.evaluation.exists() else run.path).close()
 
 
 def keep(run: RunDirectory, result: Result) -> Path:

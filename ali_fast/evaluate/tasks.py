@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ali_fast.data.balanced import balanced_draws
 from ali_fast.errors import InputError
-from ali_fast.evaluate import classifier, distances, features, labels_alone, paper, svm
+from ali_fast.evaluate import classifier, distances, features, inception, labels_alone, paper, svm
 from ali_fast.evaluate.progress import follow
 from ali_fast.evaluate.result import Result, percent
 from ali_fast.evaluate.subject import Subject
@@ -147,6 +147,8 @@ def run_frechet(
     Raises InputError: no test split, nothing to train a classifier on, Inception weights that cannot be used.
     """
     started = time.perf_counter()
+    if inception_weights is not None:
+        inception.library(inception_weights)  # before the work
     dataset, step = subject.config.dataset, subject.step
     test = subject.test("frechet")
     count = min(samples, len(test))
@@ -171,8 +173,6 @@ def run_frechet(
         columns += ["Frechet", "precision", "recall"]
         about += f", in the {classifier.FEATURES} features of a classifier with {percent(accuracy)} % test accuracy"
     if inception_weights is not None:
-        from ali_fast.evaluate import inception
-
         on_cuda = subject.inference.device.type == "cuda"
         standard = [inception.measure(i, test.images[:count], inception_weights, on_cuda) for i in sets.values()]
         columns += ["FID", "KID x 1000"]

@@ -32,7 +32,7 @@ from ali_fast.mixture.models import MODELS, Model
 from ali_fast.mixture.nets import PAPER, Sizes
 from ali_fast.mixture.setting import Setting, member_seed
 from ali_fast.mixture.training import Job, Place, Trained
-from ali_fast.run_directory import RunDirectory
+from ali_fast.run_directory import MIXTURE, RunDirectory
 from ali_fast.signals import Signals
 
 LETTERS = {"ali": "a", "inverse": "b", "post-hoc": "c", "vae": "d"}
@@ -92,12 +92,7 @@ def opened(config: MixtureConfig, console: Console, sizes: Sizes = PAPER) -> Ite
     """
     run = RunDirectory(config.run_dir)
     with run.locked(), Signals() as signals:
-        begun = run.config.exists() and any(run.path.glob("*/checkpoints/step-*.pt"))
-        if begun and (fields := configuration.differences(run.parsed(fields_of), config)):
-            raise InputError(
-                f"{run.path} holds a run of another configuration ({'; '.join(fields)}): "
-                f"give the same configuration to resume it, or another --run-dir"
-            )
+        run.check(MIXTURE, lambda: configuration.differences(run.parsed(fields_of), config))
         mixture = MixtureRun(config, console, signals, sizes)
         write_text(run.config, configuration.to_json(config))
         write_text(run.environment, json.dumps(mixture.results["environment"], indent=2) + "\n")

@@ -171,3 +171,19 @@ def test_commands_on_a_run(run, tmp_path, monkeypatch, capsys):
     ):
         assert cli.main(arguments) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["sample", "reconstruct", "interpolate", "traverse"])
+def test_a_picture_is_a_png_and_is_named_so(run, tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ali_fast, "load", lambda directory: pytest.fail("the work has begun"))
+    assert cli.main([command, str(run), "-o", "a/s.jpg"]) == 2
+    assert "--output a/s.jpg: there is no folder a" in capsys.readouterr().err
+    assert cli.main([command, str(run), "-o", "s.jpg"]) == 2
+    assert capsys.readouterr().err == "ali-fast: --output s.jpg: the picture is a PNG; name it s.png\n"
+
+
+@pytest.mark.parametrize("name", ["s.png", "s.PNG", "s", "/dev/null"])
+def test_other_names_will_do(run, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["sample", str(run), "--n", "2", "-o", name]) == 0

@@ -113,3 +113,23 @@ def test_other_nonsense_is_named(ali):
         ali.interpolate(images, images[:1])
     with pytest.raises(InputError, match="is expected"):
         ali.reconstruction_error(images[:0])
+    for n in (2.5, "3"):
+        with pytest.raises(InputError, match="a whole number, at least 1"):
+            ali.sample(n)
+    for steps in (0, -1, 2.5):
+        with pytest.raises(InputError, match="a whole number, at least 1"):
+            ali.interpolate(images, images, steps)
+    for nothing in (None, "x", np.array([None])):
+        with pytest.raises(InputError, match="a tensor or array of numbers is expected"):
+            ali.encode(nothing)
+    with pytest.raises(InputError, match=r"\[0, 4\]: \[N, 4\] is expected"):
+        ali.decode(np.zeros((0, 4)))
+    with pytest.raises(InputError, match=r"torch.uint8 \[6, 7, 2\]:"):  # as it was given
+        ali.encode(images[0].expand(6, 7, 2))
+    with pytest.raises(InputError, match="has no classes: semi-supervised has"):
+        ali.classify(images)
+
+
+def test_a_flipped_array_is_an_array(ali):
+    batch = images(3)
+    assert torch.equal(ali.encode(batch[:, ::-1]).mu, ali.encode(batch[:, ::-1].copy()).mu)

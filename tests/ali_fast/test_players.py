@@ -143,13 +143,16 @@ def test_mistakes_are_one_line_and_exit_code_2(train, data, tmp_path, capsys):
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "config.json").write_text((train.gan / "config.json").read_text())
     refused([*absent, tmp_path / "begun"], "has no checkpoint yet")
+    conditional = tmp_path / "conditional"
+    assert train("conditional", conditional) == 0
+    refused([*absent, conditional], "a conditional run's decoder has to be told y, which inverse does not")
     refused([*run, "--labels", 100], "--labels 100: only --objective semi-supervised")
     classes = [*run, "--objective", "semi-supervised"]
     refused(classes, "needs --labels, such as 1000")
     refused([*classes, "--labels", 105], "must be a multiple of the 10 classes")
     refused([*classes, "--labels", 5000], "takes 500 of each class", "take at most")
     refused(["--run-dir", train.gan, "--steps", 9], "objective: gan -> ali")
-    assert not (tmp_path / "run" / "checkpoints").exists() or not list((tmp_path / "run" / "checkpoints").iterdir())
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_decoder_of_another_architecture_is_refused(train, tmp_path, capsys, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 
 from ali_fast.config import TrainConfig
 from ali_fast.errors import InputError
-from ali_fast.run_directory import RunDirectory
+from ali_fast.run_directory import MIXTURE, TRAINING, RunDirectory
 
 
 def config(path: Path, **changed) -> TrainConfig:
@@ -16,10 +16,11 @@ def config(path: Path, **changed) -> TrainConfig:
 def test_adopt_again_lengthened_and_with_another_cadence(tmp_path):
     run = RunDirectory(tmp_path / "a")
     with run.locked():
-        run.adopt(config(run.path))
-        run.adopt(config(run.path))
         longer = config(run.path, epochs=9, tick_images=100, keep=5, checkpoint_ticks=1, minutes=2.0)
-        run.adopt(longer)
+        for asked in (config(run.path), config(run.path), longer):
+            run.check_training(asked)
+            run.adopt(asked)
+            (run.checkpoints / "step-00000000.pt").touch()
     assert run.read_config() == longer
 
 
@@ -30,7 +31,7 @@ def test_another_configuration_names_the_fields_and_changes_nothing(tmp_path):
         (run.checkpoints / "step-00000000.pt").touch()
         before = run.config.read_bytes()
         with pytest.raises(InputError, match=r"batch_size: 100 -> 50; learning_rate: 0.0002 -> 0.001") as caught:
-            run.adopt(config(run.path, batch_size=50, learning_rate=1e-3, epochs=3))
+            run.check_training(config(run.path, batch_size=50, learning_rate=1e-3, epochs=3))
         assert "epochs" not in str(caught.value)
         assert run.config.read_bytes() == before
 
@@ -39,8 +40,44 @@ def test_a_mistyped_flag_binds_nobody(tmp_path):
     run = RunDirectory(tmp_path / "a")
     with run.locked():
         run.adopt(config(run.path, batch_size=5000))
+        run.check_training(config(run.path))
+
+
+def test_nothing_is_left_of_a_run_that_was_refused(tmp_path):
+    run = RunDirectory(tmp_path / "a")
+    with pytest.raises(InputError, match="no"), run.locked():
+        raise InputError("no")
+    assert not run.path.exists()
+    with run.locked():
         run.adopt(config(run.path))
-    assert run.read_config().batch_size == 100
+    assert run.read_config() == config(run.path)
+
+
+def test_checkpoints_without_their_configuration_are_nobodys_to_resume(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.adopt(config(tmp_path))
+    (run.checkpoints / "step-00000004.pt").touch()
+    run.config.unlink()
+    for refused in (lambda: run.check_training(config(tmp_path, seed=5)), run.read_config):
+        with pytest.raises(InputError, match=r"has checkpoints but no config\.json: restore it"):
+            refused()
+
+
+def test_a_run_of_the_other_command_is_left_alone(tmp_path):
+    for place, own, command in (("checkpoints", MIXTURE, "train"), ("ali/checkpoints", TRAINING, "mixture")):
+        run = RunDirectory(tmp_path / command)
+        (run.path / place).mkdir(parents=True)
+        (run.path / place / "step-00000001.pt").touch()
+        with pytest.raises(InputError, match=f"holds a run of ali-fast {command}: give another"):
+            run.check(own, lambda: [])
+    with pytest.raises(InputError, match="holds a run of ali-fast mixture"):
+        run.read_config()
+
+
+def test_an_export_is_no_run(tmp_path):
+    (tmp_path / "decoder.safetensors").touch()
+    with pytest.raises(InputError, match="is an export, and a run is wanted: give the one that it was made of"):
+        RunDirectory(tmp_path).read_config()
 
 
 def test_two_trainings_and_a_killed_one(tmp_path):

@@ -367,13 +367,15 @@ def test_bad_input_is_one_line_and_exit_code_2(data, straight, tmp_path, capsys,
     refused([*good[:-2], "--steps", "9", "--epochs", "9"], "--epochs and --steps")
     fresh = command(data, tmp_path / "fresh")
     refused([*fresh, "--batch-size", "5000"], "5000", "1297")
+    refused([*fresh, "--learning-rate", "inf"], "--learning-rate inf: must be a number above 0")
+    assert not (tmp_path / "fresh").exists()
     refused(
         [*good, "--seed", "4", "--learning-rate", "0.5"], "seed: 0 -> 4", "learning_rate: 0.0002 -> 0.5", str(straight)
     )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     refused([*fresh, "--device", "cuda"], "--device cuda")
     refused(["sample", str(tmp_path)], "is no run directory")
-    refused(["export", str(tmp_path / "fresh")], "has no checkpoint yet")
+    refused(["export", str(tmp_path / "fresh")], "is no run directory")
 
 
 @pytest.mark.usefixtures("quick")
@@ -418,17 +420,27 @@ def test_other_data_than_the_run_began_with_is_refused(tmp_path, capsys):
     beton = beton_path(data, "digits", "train")
     manifest = read_manifest(beton)
     manifest_path(beton).write_text(dataclasses.replace(manifest, sha256="0" * 64).to_json())
+    before = (run / "config.json").read_bytes()
     capsys.readouterr()
     code, err = in_process(command(data, run, steps=3), capsys)
     assert code == 2
     assert err.count("\n") == 1
     assert f"trained under other conditions (train_sha256: {manifest.sha256[:16]} -> {'0' * 16})" in err
+    assert (run / "config.json").read_bytes() == before
     newest = checkpoint.list_checkpoints(run / "checkpoints")[0]
     state = checkpoint.read(newest)
     del state["conditions"]["train_sha256"]  # as the versions wrote it that did not compare
     torch.save(state, newest)
     assert cli.main(command(data, run, steps=3)) == 0
     assert final(run)["conditions"]["train_sha256"] == "0" * 16
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_is_not_written_down_as_shorter_than_it_is(data, tmp_path):
+    assert cli.main(command(data, tmp_path, steps=4)) == 0
+    before = (tmp_path / "config.json").read_bytes()
+    assert cli.main(command(data, tmp_path, steps=3)) == 0
+    assert (tmp_path / "config.json").read_bytes() == before
 
 
 @pytest.mark.usefixtures("quick")

@@ -1,3 +1,5 @@
+import importlib
+
 """prepare(): what is there is kept, damage is never rebuilt unasked, and two at once or a run beside it are safe."""
 
 import contextlib
@@ -85,6 +87,18 @@ def test_check_finds_one_wrong_pixel_and_makes_nothing(tmp_path):
         prepare("digits", data_dir=tmp_path, check=True)
 
 
+def test_check_is_of_what_was_asked_for(tmp_path):
+    made = prepare("folder", source=bitmaps(tmp_path / "a", 0), data_dir=tmp_path, size=8, batch_size=4, seed=3)
+    assert prepare("folder", source=tmp_path / "a", data_dir=tmp_path, check=True) == made
+    anew = "make all anew with: ali-fast prepare folder --force --source FOLDER --preset PRESET --seed"
+    with pytest.raises(InputError, match=f"with seed 3, not 4; {anew} 4"):
+        prepare("folder", data_dir=tmp_path, check=True, seed=4)
+    with pytest.raises(InputError, match=f"from other files than these; {anew} 3"):
+        prepare("folder", source=bitmaps(tmp_path / "b", 1), data_dir=tmp_path, check=True)
+    with pytest.raises(InputError, match="give one of them"):
+        prepare("folder", data_dir=tmp_path, check=True, force=True)
+
+
 def test_unknown_data_set_and_missing_source(tmp_path):
     with pytest.raises(InputError, match="there is no data set 'mnist'; there are: digits, fashion-mnist"):
         prepare("mnist", data_dir=tmp_path)
@@ -101,7 +115,7 @@ def test_a_data_dir_that_is_a_file(tmp_path):
 def test_other_options_are_said(tmp_path, monkeypatch):
     module = type(sys)("data_prep.digits")
     module.open_source = lambda source, downloads, size=8: digits.open_source(source, downloads)
-    digits = sys.modules["data_prep.digits"]
+    digits = importlib.import_module("data_prep.digits")
     monkeypatch.setitem(sys.modules, "data_prep.digits", module)
     made = prepare("digits", data_dir=tmp_path, size=16, other=None)
     assert made[0].options == {"size": 16}

@@ -225,6 +225,7 @@ def test_without_labels_there_are_inceptions_distances(run, tmp_path, capsys, mo
         return {"fid": 1.5, "kid": 0.002, "kid_std": 0.001}
 
     monkeypatch.setattr(inception, "measure", measure)
+    monkeypatch.setattr(inception, "library", lambda weights: None)
     monkeypatch.setattr(inception, "describe", lambda weights: weights.name)
     make_set(tmp_path / "own", "folder", ALL)
     of_folder(run, tmp_path / "own")
@@ -271,3 +272,12 @@ def test_other_images_than_the_run_was_trained_on_are_refused(run, data, tmp_pat
         checkpoint.save(directory.checkpoints, 13 + step, state, keep=1)
         assert cli.main([command[0], str(run), *command[1:]]) == code
     assert "train.beton holds other images than the run was trained on" in capsys.readouterr().err
+
+
+def test_what_would_fail_after_the_work_fails_before_it(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(classifier, "of_data_set", lambda *_: pytest.fail("the work has begun"))
+    assert evaluate(run, "--task", "frechet", "--inception-weights", str(tmp_path / "absent.pth")) == 2
+    assert capsys.readouterr().err.startswith("ali-fast: --inception-weights ")
+    (run / "evaluation").write_text("")
+    assert evaluate(run, "--task", "reconstruction") == 2
+    assert capsys.readouterr().err.startswith("ali-fast: Not a directory: ")

@@ -158,6 +158,19 @@ def test_a_damaged_configuration_is_named(make_config, console, damage):
     assert (config.run_dir / "config.json").read_bytes() == damage
 
 
+def test_a_trainings_directory_is_left_as_it_is(make_config, console):
+    config = make_config()
+    (config.run_dir / "checkpoints").mkdir(parents=True)
+    (config.run_dir / "checkpoints" / "step-00000001.pt").touch()
+    (config.run_dir / "config.json").write_text("a training's")
+    with (
+        pytest.raises(InputError, match="holds a run of ali-fast train: give another"),
+        protocol.opened(config, console, SIZES),
+    ):
+        pass
+    assert (config.run_dir / "config.json").read_text() == "a training's"
+
+
 def test_a_figure_of_nothing_and_a_damaged_model_are_the_users_to_know(make_config, console, data_dir, tmp_path):
     with pytest.raises(InputError, match="has no trained model to draw"):
         protocol.draw(tmp_path, data_dir)
