@@ -381,12 +381,12 @@ def test_bad_input_is_one_line_and_exit_code_2(data, straight, tmp_path, capsys,
 @pytest.mark.usefixtures("quick")
 def test_more_than_the_kernels_can_count_is_refused(data, tmp_path, capsys, monkeypatch):
     """The digits' largest map has 64 x 6 x 6 elements an image; D sees twice as many images."""
-    from ali_fast import train
+    from ali_fast import build
 
     largest = presets.resolve("digits").architecture.largest_map
-    monkeypatch.setattr(train, "MOST_ELEMENTS", 2 * 16 * largest)
+    monkeypatch.setattr(build, "MOST_ELEMENTS", 2 * 16 * largest)
     assert cli.main(command(data, tmp_path / "fits", steps=1)) == 0
-    monkeypatch.setattr(train, "MOST_ELEMENTS", 2 * 16 * largest - 1)
+    monkeypatch.setattr(build, "MOST_ELEMENTS", 2 * 16 * largest - 1)
     assert in_process(command(data, tmp_path / "large", steps=1), capsys) == (
         2,
         "ali-fast: --batch-size 16: preset digits takes at most 15 on one device\n",

@@ -1,9 +1,8 @@
-import importlib
-
 """prepare(): what is there is kept, damage is never rebuilt unasked, and two at once or a run beside it are safe."""
 
 import contextlib
 import dataclasses
+import importlib
 import os
 import signal
 import subprocess
