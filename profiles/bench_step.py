@@ -39,11 +39,11 @@ WARM_UP = 5  # calls: a graph is captured on the fourth
 
 
 class Row(NamedTuple):
-    """A name, the step made anew, its arithmetic, and what it computes in."""
+    """A name, the step made anew, its arithmetic (counting takes seconds: when asked), and what it computes in."""
 
     name: str
     make: Callable[[], Callable[[Tensor], None]]
-    gflop: float
+    gflop: Callable[[], float]
     dtype: torch.dtype
     resident: bool = False
 
@@ -53,13 +53,13 @@ def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> It
     usual = functools.partial(
         UsualStep, preset.architecture, learning_rate=preset.learning_rate, betas=(preset.beta1, preset.beta2)
     )
-    work = usual_gflop(preset, batch_size)
-    yield Row("usual PyTorch step", lambda: usual(device), work, torch.float32)
-    yield Row("channels-last", lambda: usual(device, memory_format=torch.channels_last), work, torch.float32)
+    usual_work = functools.cache(lambda: usual_gflop(preset, batch_size))
+    yield Row("usual PyTorch step", lambda: usual(device), usual_work, torch.float32)
+    yield Row("channels-last", lambda: usual(device, memory_format=torch.channels_last), usual_work, torch.float32)
 
     auto = TrainConfig(dataset=preset.dataset).kernels
     low, _ = decide.dtype(True, device)
-    work = {route: step_gflop(preset, route, batch_size, device) for route in ("two", None)}
+    work = functools.cache(lambda route: step_gflop(preset, route, batch_size, device))
 
     def ours(
         name: str,
@@ -91,7 +91,8 @@ def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> It
                 )
 
         # fp16 takes two backwards, whatever the route
-        return Row(name, make, work["two" if route == "two" or dtype == torch.float16 else None], dtype, resident)
+        counted: Route | None = "two" if route == "two" or dtype == torch.float16 else None
+        return Row(name, make, lambda: work(counted), dtype, resident)
 
     yield ours("official order: one forward, two backwards", route="two", dtype=torch.float32, compile=False)
     yield ours("cheapest route", dtype=torch.float32, compile=False)
@@ -125,11 +126,10 @@ class Running(NamedTuple):
 
     call: Callable[[], None]
     peak_bytes: int | None
-    kernels: float | None
 
 
 def start(row: Row, preset: Preset, batch_size: int, device: torch.device) -> Running:
-    """Make the step, call it until it is warm (compiled, captured), and see what that took on a GPU."""
+    """Make the step, call it until it is warm (compiled, captured), and see what memory that took on a GPU."""
     on_cuda = device.type == "cuda"
     if on_cuda:
         before = torch.cuda.memory_allocated(device)
@@ -143,9 +143,7 @@ def start(row: Row, preset: Preset, batch_size: int, device: torch.device) -> Ru
     for _ in range(WARM_UP):
         call()
     clock.synchronize(device)
-    if not on_cuda:
-        return Running(call, None, None)
-    return Running(call, torch.cuda.max_memory_allocated(device) - before, clock.gpu_kernels(call))
+    return Running(call, torch.cuda.max_memory_allocated(device) - before if on_cuda else None)
 
 
 def start_all(
@@ -184,22 +182,26 @@ def bench(
     rounds: int,
     burst_seconds: float,
 ) -> list[dict[str, Any]]:
-    """The numbers of the rows that run, in the waterfall's order."""
+    """The numbers of the rows that run, in the waterfall's order.
+
+    Kernels are counted when all is timed: torch's profiler stays attached to the process, whose launches may slow down.
+    """
     timed = [row for row in waterfall if row.name in started]
     calls = [started[row.name].call for row in timed]
     timings = clock.interleaved(calls, device, rounds=rounds, burst_seconds=burst_seconds)
+    kernels_run = [clock.gpu_kernels(call) if device.type == "cuda" else None for call in calls]
     return [
         {
             "name": row.name,
             "step_ms": timing.ms,
             "spread_ms": timing.spread_ms,
             "images_per_s": batch_size / timing.ms * 1e3,
-            "gflop": row.gflop,
-            "kernels": started[row.name].kernels,
+            "gflop": row.gflop(),
+            "kernels": kernels_of_row,
             "peak_bytes": started[row.name].peak_bytes,
             "ratio": timings[0].ms / timing.ms,
         }
-        for row, timing in zip(timed, timings, strict=True)
+        for row, timing, kernels_of_row in zip(timed, timings, kernels_run, strict=True)
     ]
 
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from ali_fast import presets
-from profiles import bench_step
+from profiles import bench_step, clock
+from profiles.bench_step import Row, Running
 
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 KEYS = ["name", "step_ms", "spread_ms", "images_per_s", "gflop", "kernels", "peak_bytes", "ratio"]
 
 
@@ -64,8 +65,40 @@ def test_from_the_usual_step_to_the_one_that_train_takes(bench, tmp_path, capsys
 
 
 @pytest.mark.usefixtures("not_compiled")
-def test_only_the_ends(bench):
+def test_only_the_ends(bench, monkeypatch):
+    """Nothing is counted for a row that is not shown."""
+    counted = []
+    monkeypatch.setattr(bench_step, "step_gflop", lambda preset, route, *_: counted.append(route) or 1.0)
     assert [row["name"] for row in bench("--only", "ends")["rows"]] == ["usual PyTorch step", "compiled (as train)"]
+    assert counted == [None]
+
+
+def test_a_step_is_made_warm_without_a_profiler(monkeypatch):
+    """The timing after it would be slower, and nsys could not record."""
+    monkeypatch.setattr(clock, "gpu_kernels", lambda call: pytest.fail("profiled"))
+    monkeypatch.setattr(clock, "synchronize", lambda device: None)
+    monkeypatch.setattr(bench_step, "synthetic", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 10)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 15)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    calls = []
+    row = Row("a row", lambda: calls.append, lambda: 1.0, torch.float32)
+    running = bench_step.start(row, None, 4, CUDA)
+    assert len(calls) == bench_step.WARM_UP
+    assert running.peak_bytes == 5
+
+
+def test_kernels_are_counted_when_all_is_timed(monkeypatch):
+    done = []
+    rows = [Row(name, None, lambda: 1.0, torch.float32) for name in "ab"]
+    started = {name: Running(name, 5) for name in "ab"}
+    monkeypatch.setattr(
+        clock, "interleaved", lambda calls, *_, **__: done.extend(calls) or [clock.Timing(1.0, 0.1) for _ in calls]
+    )
+    monkeypatch.setattr(clock, "gpu_kernels", lambda call: done.append(f"kernels of {call}") or 7.0)
+    results = bench_step.bench(rows, started, 4, CUDA, rounds=1, burst_seconds=0.0)
+    assert done == ["a", "b", "kernels of a", "kernels of b"]
+    assert [row["kernels"] for row in results] == [7.0, 7.0]
 
 
 def test_half_precision_is_a_row_of_its_own(preset):
