@@ -35,6 +35,7 @@ KEPT_OF_RUN = ("metrics.jsonl", "figures/samples.png", "figures/reconstructions.
 SHOWN_LINES = 60  # of a part's output, in the summary
 LARGE = ("trace.json.gz", "step.png", "ops.png", *(Path(name).name for name in KEPT_OF_RUN))  # what parts leave in DIR
 MOST_BYTES = 15 << 20  # of one of these
+START_SECONDS = 140  # of the step part: a row begun by then may still compile, and all are timed, within its limit
 LEAST_SECONDS = 10.0  # with less left no further part is begun
 GPU_TESTS = (
     "tests/ali_fast/test_capture.py",
@@ -75,7 +76,8 @@ def _step(args: argparse.Namespace) -> list[str]:
     quick = ("--rounds", 3, "--burst-seconds", 0.02, "--batch-size", 4, "--only", "ends") if args.quick else ()
     dataset = "digits" if args.quick else "cifar10"
     written = (*_numbers("step"), "--chart", args.out / "step.png")
-    return _module("profiles.bench_step", "--dataset", dataset, "--start-seconds", 200, *written, *quick)
+    start = ("--start-seconds", START_SECONDS * args.limits)
+    return _module("profiles.bench_step", "--dataset", dataset, *start, *written, *quick)
 
 
 def _ends(dataset: str) -> Callable[[argparse.Namespace], list[str]]:

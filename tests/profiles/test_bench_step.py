@@ -1,6 +1,7 @@
 """The waterfall on a CPU, with the compiler left out but for one slow test."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -114,21 +115,77 @@ def failing():
 def test_a_row_that_fails_or_comes_late_is_left_out_and_named(preset):
     rows = list(bench_step.rows(preset, 4, CPU, amp=False))
     rows[2] = rows[2]._replace(make=failing)
-    started, left_out = bench_step.start_all(rows, preset, 4, CPU, seconds=float("inf"))
+    started, left_out = bench_step.start_all(rows, preset, 4, CPU)
     assert left_out == {rows[2].name: "RuntimeError: no such kernel"}
     assert started.keys() == {row.name for row in rows} - left_out.keys()
     results = bench_step.bench(rows, started, 4, CPU, rounds=1, burst_seconds=0.0)
     assert [row["name"] for row in results] == [row.name for row in rows if row.name in started]
-    _, late = bench_step.start_all(rows, preset, 4, CPU, seconds=-1.0)
-    assert late.keys() == {row.name for row in rows[1:-1]}
+    started, late = bench_step.start_all(rows, preset, 4, CPU, until=time.perf_counter() - 1.0)
+    assert not started
+    assert late.keys() == {row.name for row in rows}
 
 
-def test_what_is_nearest_to_train_starts_first(preset, monkeypatch):
-    monkeypatch.setattr(bench_step, "start", lambda row, *_: row.name)
-    rows = list(bench_step.rows(preset, 4, CPU, amp=False))
-    started, _ = bench_step.start_all(rows, preset, 4, CPU, seconds=float("inf"))
-    names = [row.name for row in rows]
-    assert list(started) == [names[0], *reversed(names[1:])]
+@pytest.fixture
+def begun(monkeypatch):
+    """Names of the rows in the order in which they are started; no row computes anything."""
+    names = []
+    monkeypatch.setattr(
+        bench_step, "start", lambda row, *_: names.append(row.name) or Running(lambda: time.sleep(1e-4), None)
+    )
+    for name in ("usual_gflop", "step_gflop"):
+        monkeypatch.setattr(bench_step, name, lambda *_: 1.0)
+    return names
+
+
+def test_what_is_nearest_to_train_starts_first(bench, preset, begun):
+    bench()
+    names = [row.name for row in bench_step.rows(preset, 4, CPU, amp=False)]
+    assert begun == [names[0], *reversed(names[1:])]
+
+
+def test_no_time_is_still_time_for_the_ends(bench, preset, begun):
+    written = bench("--start-seconds", "0")
+    names = [row.name for row in bench_step.rows(preset, 4, CPU, amp=False)]
+    assert begun == [row["name"] for row in written["rows"]] == [names[0], names[-1]]
+    assert written["left_out"].keys() == set(names[1:-1])
+
+
+def test_a_run_killed_between_leaves_the_ends(bench, preset, begun, monkeypatch, tmp_path, capsys):
+    class KilledError(BaseException):
+        pass
+
+    def killed(row, *rest):
+        if len(begun) == 3:
+            raise KilledError
+        return start(row, *rest)
+
+    start = bench_step.start
+    monkeypatch.setattr(bench_step, "start", killed)
+    with pytest.raises(KilledError):
+        bench()
+    written = json.loads((tmp_path / "step.json").read_text())
+    names = [row.name for row in bench_step.rows(preset, 4, CPU, amp=False)]
+    assert [row["name"] for row in written["rows"]] == [names[0], names[-1]]
+    printed = capsys.readouterr().out
+    for row in written["rows"]:
+        assert list(row) == KEYS
+        assert f"| {row['name']} |" in printed
+    assert set(written["left_out"]) == set(names[1:-1])
+
+
+def test_the_ends_are_timed_early_but_not_profiled(bench, begun, monkeypatch):
+    """What comes after a profiler may be slower: one that counts kernels runs when nothing is left to time."""
+    done = []
+    interleaved = clock.interleaved
+    monkeypatch.setattr(
+        clock, "interleaved", lambda calls, *a, **kw: done.append(len(calls)) or interleaved(calls, CPU, **kw)
+    )
+    monkeypatch.setattr(clock, "gpu_kernels", lambda call: done.append("kernels") or 7.0)
+    whole = bench_step.bench
+    monkeypatch.setattr(bench_step, "bench", lambda *a, device, **kw: whole(*a, device=CUDA, **kw))
+    written = bench()
+    assert done == [2, 6, *["kernels"] * 6]
+    assert {row["kernels"] for row in written["rows"]} == {7.0}
 
 
 @pytest.mark.usefixtures("not_compiled")
