@@ -160,6 +160,13 @@ def test_every_command_is_there_and_leaves_few_files(tmp_path):
     assert len(written) <= 8, written
 
 
+def test_what_no_gpu_has_run_is_within_the_time_for_all():
+    """Nine minutes by default; what comes after has what is left of them."""
+    first = gpu_suite.PARTS[:5]
+    assert [part.name for part in first] == ["doctor", "step", "loader", "trace", "train"]
+    assert sum(part.seconds for part in first) <= 540
+
+
 @pytest.mark.parametrize("limits", [1.0, 2.0])
 def test_the_step_part_has_time_to_time_what_it_started(tmp_path, limits):
     """The last row that it starts may compile for a minute, or two on a slow machine."""
