@@ -165,7 +165,7 @@ def start_all(
             started[row.name] = start(row, preset, batch_size, device)
         except Exception as error:
             traceback.print_exc()
-            left_out[row.name] = f"{type(error).__name__}: {error}".split("\n")[0]
+            left_out[row.name] = report.in_short(error)
         else:
             print(f"  ready in {time.perf_counter() - began:.0f} s: {row.name}", flush=True)
     return started, left_out
