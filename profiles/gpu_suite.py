@@ -35,7 +35,7 @@ KEPT_OF_RUN = ("metrics.jsonl", "figures/samples.png", "figures/reconstructions.
 SHOWN_LINES = 60  # of a part's output, in the summary
 LARGE = ("trace.json.gz", "step.png", "ops.png", *(Path(name).name for name in KEPT_OF_RUN))  # what parts leave in DIR
 MOST_BYTES = 15 << 20  # of one of these
-START_SECONDS = 140  # of the step part: a row begun by then may still compile, and all are timed, within its limit
+START_SECONDS = 130  # of the step part: a row begun by then may still compile, and all are timed, within its limit
 LEAST_SECONDS = 10.0  # with less left no further part is begun
 GPU_TESTS = (  # in this order: quick ones that await a GPU, then what passed on one
     "tests/ali_fast/test_patches.py",
@@ -129,9 +129,9 @@ DOCTOR = [sys.executable, "-c", "from ali_fast import doctor; print(doctor.to_te
 # limits add up. Those up to `train` are within the nine minutes; a part that ends early leaves its time to the rest.
 PARTS = (
     Part("doctor", 30, lambda args: DOCTOR),
-    Part("step", 240, _step),
+    Part("step", 220, _step),
     Part("loader", 60, _loader, missing="neither a prepared data set nor FFCV to write one"),
-    Part("trace", 60, _trace),
+    Part("trace", 80, _trace),
     Part("train", 150, _train, missing="no prepared data set under --data-dir"),
     Part("capture_tests", 150, _tests(*GPU_TESTS), needs_gpu=True),
     Part("ops", 150, _ops, needs_gpu=True),
