@@ -59,7 +59,8 @@ class LiveLine:
         self._steps_per_epoch = steps_per_epoch
         self._step = self._start_step = start_step
         self._start = self._drawn = time.perf_counter()
-        self._end = None if session_seconds is None else self._start + session_seconds
+        self._session_seconds = session_seconds
+        self._end: float | None = None
         self._timed = False
         self._winner: str | None = None
         self._tick = ""
@@ -82,6 +83,8 @@ class LiveLine:
         now = time.perf_counter()
         if not self._timed:  # the first step compiles: no measure of the rest
             self._timed, self._start, self._start_step = True, now, step
+            if self._session_seconds is not None:
+                self._end = now + self._session_seconds
         if self._live is not None and now - self._drawn >= REDRAW_SECONDS:
             self._drawn = now
             self._live.update(self._render(), refresh=True)

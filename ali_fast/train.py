@@ -158,7 +158,7 @@ def loop(
     """Train until `total` steps, the session's end, or a signal. What one process is moved to, all do at that step."""
     steps_per_tick = tick_steps(config, total)
     started = step.steps
-    end = time.perf_counter() + config.minutes * 60 if config.minutes else float("inf")
+    end = float("inf")
     while step.steps < total:
         signum, over, due = step.world.greatest(
             signals.received or 0, time.perf_counter() >= end, recorder.save_is_due()
@@ -175,6 +175,8 @@ def loop(
         recorder.advance()
         if step.steps == started + 1:  # it may have compiled: until now there was nothing to save
             signals.arm()
+            if config.minutes:  # of training: they begin now
+                end = time.perf_counter() + config.minutes * 60
         tick, rest = divmod(step.steps, steps_per_tick)
         if rest == 0:
             recorder.tick()

@@ -15,7 +15,7 @@ import argparse
 import functools
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,10 +68,13 @@ def inductor_cost(site: Site, dtype: torch.dtype) -> dict[str, list[Cost]]:
 
 @functools.cache
 def measured(site: Site, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-    """Microseconds and kernels by variant, the bytes the kernels move, and the time of copying these."""
+    """Microseconds and kernels by variant, the bytes the kernels move, and the time of copying these.
+
+    Beside them, why other variants are left out: one that does not compile is no reason to lose the site.
+    """
     import torch
 
-    from profiles import op_times
+    from profiles import op_times, report
     from profiles.op_sites import arguments, our_cost
 
     stream = torch.cuda.Stream()
@@ -83,7 +86,13 @@ def measured(site: Site, dtype: torch.dtype, device: torch.device) -> dict[str, 
             tensors[0].fill_(12345)
         torch._dynamo.reset()
         torch._functorch.config.donated_buffer = False  # a backward is run again and again
-        made = {name: op_times.passes(call, tensors) for name, call in variants(site).items()}
+        made: dict[str, op_times.Passes] = {}
+        left_out: dict[str, str] = {}
+        for name, make in variants(site).items():
+            try:
+                made[name] = op_times.passes(make(), tensors)
+            except Exception as error:
+                left_out[name] = report.in_short(error)
     result: dict[str, Any] = {
         "copy": by_pass([{"bytes": c.bytes, "us": op_times.copy_us(c.bytes)} for c in our_cost(site, dtype)])
     }
@@ -95,21 +104,22 @@ def measured(site: Site, dtype: torch.dtype, device: torch.device) -> dict[str, 
         for name, time in zip(calls, times, strict=True):
             share = result["copy"][which]["us"] / time.us
             result.setdefault(name, {})[which] = time._asdict() | {"share": share}
-    return result
+    return {"measured": result, "left_out": left_out}
 
 
-def variants(site: Site) -> dict[str, Any]:
-    """Name -> the op's call; "eager" is the formula that Inductor is given, as it is."""
+def variants(site: Site) -> dict[str, Callable[[], Callable[..., Any]]]:
+    """Name -> what makes the op's call; "eager" is the formula that Inductor is given, as it is."""
     import torch
 
     from ali_fast.capture import OPTION_SETS
     from profiles.op_sites import function
 
-    calls: dict[str, Any] = {"eager": function(site, "inductor")}
-    for name, options in OPTION_SETS.items():
-        compiled = torch.compile(function(site, "inductor"), fullgraph=True, dynamic=False, options=dict(options))
-        calls[f"inductor, {name}"] = compiled
-    return calls | {"triton": function(site, "triton")}
+    def compiled(options: Mapping[str, Any]) -> Callable[..., Any]:
+        return torch.compile(function(site, "inductor"), fullgraph=True, dynamic=False, options=dict(options))
+
+    makers: dict[str, Callable[[], Callable[..., Any]]] = {"eager": functools.partial(function, site, "inductor")}
+    makers |= {f"inductor, {name}": functools.partial(compiled, options) for name, options in OPTION_SETS.items()}
+    return makers | {"triton": functools.partial(function, site, "triton")}
 
 
 # ---------------------------------------------------------------- tables
@@ -148,16 +158,24 @@ def count_table(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def time_table(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Microseconds forward+backward, kernels in brackets, share of the copy's speed; a step's sum last."""
+    """Microseconds forward+backward, kernels in brackets, share of the copy's speed; a step's sum last.
+
+    "-" is what was left out, and a sum that lacks it. Each row names every variant, so the first one knows the columns.
+    """
     names: list[str] = []
     totals: Counter[str] = Counter()
+    incomplete: set[str] = set()
     for row in rows:
+        incomplete |= row["left_out"].keys()
         if not names:
-            names = [name for name in row["measured"] if name != "copy"]
+            names = [name for name in (*row["measured"], *row["left_out"]) if name != "copy"]
             yield f"| op | times | MB | copy us |{''.join(f' {name} |' for name in names)}"
             yield f"| --- | ---: | ---: | ---: |{' ---: |' * len(names)}"
         copy, cells = row["measured"]["copy"], []
         for name in names:
+            if name in row["left_out"]:
+                cells.append("-")
+                continue
             passes = row["measured"][name]
             share = _sum(copy, "us") / _sum(passes, "us")
             cells.append(f"{_each(passes, 'us', '.1f')} ({_each(passes, 'kernels')}) {share:.0%}")
@@ -165,19 +183,24 @@ def time_table(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         totals["copy"] += row["times"] * _sum(copy, "us")
         first = [row["site"], f"{row['times']}", f"{_sum(copy, 'bytes') / 1e6:.2f}", _each(copy, "us", ".1f")]
         yield f"| {' | '.join([*first, *cells])} |"
-    sums = [f"{totals['copy']:.0f}", *(f"{totals[name]:.0f}" for name in names)]
+    sums = [f"{totals['copy']:.0f}", *("-" if name in incomplete else f"{totals[name]:.0f}" for name in names)]
     yield f"| a step, us | | | {' | '.join(sums)} |"
 
 
 def step_totals(rows: Iterable[Mapping[str, Any]]) -> Counter[str]:
-    """By network and variant, of all ops of a step: microseconds on a GPU, launches without one."""
+    """By network and variant, of all ops of a step: microseconds on a GPU, launches without one.
+
+    Not of a variant that was left out somewhere: its sum would look small.
+    """
     totals: Counter[str] = Counter()
+    incomplete: set[str] = set()
     for row in rows:
+        incomplete |= {f"{row['preset']}: {name}" for name in row.get("left_out", ())}
         on_gpu = "measured" in row
         variants = row["measured"] if on_gpu else {"kernels": row["triton"], **row["inductor"]}
         for name, passes in variants.items():
             totals[f"{row['preset']}: {name}"] += row["times"] * _sum(passes, "us" if on_gpu else "launches")
-    return totals
+    return Counter({name: total for name, total in totals.items() if name not in incomplete})
 
 
 # ---------------------------------------------------------------- the command
@@ -217,7 +240,7 @@ def main() -> None:
         for site, times in sites(preset).items():
             row: dict[str, Any] = {"preset": preset.name, "site": str(site), "op": site.op, "times": times}
             try:
-                row |= {"measured": measured(site, dtype, device)} if on_gpu else counted(site, dtype, pretended)
+                row |= measured(site, dtype, device) if on_gpu else counted(site, dtype, pretended)
             except Exception as error:  # one site must not cost the others
                 failed.append(f"{preset.name}, {site}: {type(error).__name__}: {error}")
                 continue
@@ -230,6 +253,9 @@ def main() -> None:
         print(f"{name}, batch {known[name].batch_size}", flush=True)
         for line in (time_table if on_gpu else count_table)(network(known[name])):
             print(line, flush=True)
+        for row in (row for row in rows if row["preset"] == name):
+            for variant, why in row.get("left_out", {}).items():
+                print(f"\nleft out: {row['site']}, {variant}: {why}", flush=True)
     if args.chart:
         totals, unit = step_totals(rows), "us" if on_gpu else "launches"
         title = f"all ops of a step, {unit}, on {head['device']}"

@@ -5,7 +5,8 @@
 Synthetic images: no data set is needed. The first row is `profiles.usual`; the second the same in channels-last
 memory, as ours always is; from the third on it is `ali_fast.step.Step` itself. The last is what `train` uses.
 GFLOP are counted on a row's eager form; kernels and peak memory by the GPU's profiler and allocator. The share of
-peak is against a large matrix product of the row's data type, timed in the same run.
+peak is against a large matrix product of the row's data type, timed in the same run. With --json the first and the
+last row are timed and written before the others start, and again with all of them: a run that is killed leaves these.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import functools
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -39,11 +40,11 @@ WARM_UP = 5  # calls: a graph is captured on the fourth
 
 
 class Row(NamedTuple):
-    """A name, the step made anew, its arithmetic, and what it computes in."""
+    """A name, the step made anew, its arithmetic (counting takes seconds: when asked), and what it computes in."""
 
     name: str
     make: Callable[[], Callable[[Tensor], None]]
-    gflop: float
+    gflop: Callable[[], float]
     dtype: torch.dtype
     resident: bool = False
 
@@ -53,13 +54,13 @@ def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> It
     usual = functools.partial(
         UsualStep, preset.architecture, learning_rate=preset.learning_rate, betas=(preset.beta1, preset.beta2)
     )
-    work = usual_gflop(preset, batch_size)
-    yield Row("usual PyTorch step", lambda: usual(device), work, torch.float32)
-    yield Row("channels-last", lambda: usual(device, memory_format=torch.channels_last), work, torch.float32)
+    usual_work = functools.cache(lambda: usual_gflop(preset, batch_size))
+    yield Row("usual PyTorch step", lambda: usual(device), usual_work, torch.float32)
+    yield Row("channels-last", lambda: usual(device, memory_format=torch.channels_last), usual_work, torch.float32)
 
     auto = TrainConfig(dataset=preset.dataset).kernels
     low, _ = decide.dtype(True, device)
-    work = {route: step_gflop(preset, route, batch_size, device) for route in ("two", None)}
+    work = functools.cache(lambda route: step_gflop(preset, route, batch_size, device))
 
     def ours(
         name: str,
@@ -91,7 +92,8 @@ def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> It
                 )
 
         # fp16 takes two backwards, whatever the route
-        return Row(name, make, work["two" if route == "two" or dtype == torch.float16 else None], dtype, resident)
+        counted: Route | None = "two" if route == "two" or dtype == torch.float16 else None
+        return Row(name, make, lambda: work(counted), dtype, resident)
 
     yield ours("official order: one forward, two backwards", route="two", dtype=torch.float32, compile=False)
     yield ours("cheapest route", dtype=torch.float32, compile=False)
@@ -125,11 +127,10 @@ class Running(NamedTuple):
 
     call: Callable[[], None]
     peak_bytes: int | None
-    kernels: float | None
 
 
 def start(row: Row, preset: Preset, batch_size: int, device: torch.device) -> Running:
-    """Make the step, call it until it is warm (compiled, captured), and see what that took on a GPU."""
+    """Make the step, call it until it is warm (compiled, captured), and see what memory that took on a GPU."""
     on_cuda = device.type == "cuda"
     if on_cuda:
         before = torch.cuda.memory_allocated(device)
@@ -143,33 +144,28 @@ def start(row: Row, preset: Preset, batch_size: int, device: torch.device) -> Ru
     for _ in range(WARM_UP):
         call()
     clock.synchronize(device)
-    if not on_cuda:
-        return Running(call, None, None)
-    return Running(call, torch.cuda.max_memory_allocated(device) - before, clock.gpu_kernels(call))
+    return Running(call, torch.cuda.max_memory_allocated(device) - before if on_cuda else None)
 
 
 def start_all(
-    waterfall: list[Row], preset: Preset, batch_size: int, device: torch.device, seconds: float
+    in_turn: Iterable[Row], preset: Preset, batch_size: int, device: torch.device, until: float = float("inf")
 ) -> tuple[dict[str, Running], dict[str, str]]:
     """The rows that run, by name, and why the others do not.
 
-    The first starts first, then from the last backwards: what is nearest to `train` is worth most where time is short.
-    One that fails is no reason to lose the others; after `seconds` no further one is started.
+    One that fails is no reason to lose the others; after `until`, of time.perf_counter, none is started.
     """
     started: dict[str, Running] = {}
     left_out: dict[str, str] = {}
-    between = waterfall[1:-1]
-    end = time.perf_counter() + seconds
-    for row in [waterfall[0], waterfall[-1], *reversed(between)]:
-        if row in between and time.perf_counter() > end:
-            left_out[row.name] = f"not started within {seconds:.0f} s"
+    for row in in_turn:
+        if time.perf_counter() > until:
+            left_out[row.name] = "no time was left to start it"
             continue
         began = time.perf_counter()
         try:
             started[row.name] = start(row, preset, batch_size, device)
         except Exception as error:
             traceback.print_exc()
-            left_out[row.name] = f"{type(error).__name__}: {error}".split("\n")[0]
+            left_out[row.name] = report.in_short(error)
         else:
             print(f"  ready in {time.perf_counter() - began:.0f} s: {row.name}", flush=True)
     return started, left_out
@@ -183,23 +179,29 @@ def bench(
     *,
     rounds: int,
     burst_seconds: float,
+    count_kernels: bool = True,
 ) -> list[dict[str, Any]]:
-    """The numbers of the rows that run, in the waterfall's order."""
+    """The numbers of the rows that run, in the waterfall's order.
+
+    Kernels are counted when all is timed: torch's profiler stays attached to the process, whose launches may slow down.
+    """
+    count_kernels = count_kernels and device.type == "cuda"
     timed = [row for row in waterfall if row.name in started]
     calls = [started[row.name].call for row in timed]
     timings = clock.interleaved(calls, device, rounds=rounds, burst_seconds=burst_seconds)
+    kernels_run = [clock.gpu_kernels(call) if count_kernels else None for call in calls]
     return [
         {
             "name": row.name,
             "step_ms": timing.ms,
             "spread_ms": timing.spread_ms,
             "images_per_s": batch_size / timing.ms * 1e3,
-            "gflop": row.gflop,
-            "kernels": started[row.name].kernels,
+            "gflop": row.gflop(),
+            "kernels": kernels_of_row,
             "peak_bytes": started[row.name].peak_bytes,
             "ratio": timings[0].ms / timing.ms,
         }
-        for row, timing in zip(timed, timings, strict=True)
+        for row, timing, kernels_of_row in zip(timed, timings, kernels_run, strict=True)
     ]
 
 
@@ -246,22 +248,38 @@ def main(arguments: list[str] | None = None) -> None:
     report.print_header(head)
     print(f"{preset.name}, batch {batch_size}")
     process.set_up(device)
-    waterfall = list(rows(preset, batch_size, device, amp))
+    until = time.perf_counter() + args.start_seconds
+    first, *between, last = rows(preset, batch_size, device, amp)
     if args.only == "ends":
-        waterfall = [waterfall[0], waterfall[-1]]
+        between = []
+    waterfall = [first, *between, last]
     peaks = {dtype: clock.peak_tflops(dtype, device) for dtype in dict.fromkeys(row.dtype for row in waterfall)}
-    started, left_out = start_all(waterfall, preset, batch_size, device, args.start_seconds)
-    if waterfall[0].name not in started:
-        sys.exit("the first row, which every ratio is against, did not run")
-    results = bench(waterfall, started, batch_size, device, rounds=args.rounds, burst_seconds=args.burst_seconds)
     in_words = {str(dtype).removeprefix("torch."): peak for dtype, peak in peaks.items()}
     print("one large matrix product: " + ", ".join(f"{name} {peak:.2f} TFLOP/s" for name, peak in in_words.items()))
+    measure = functools.partial(
+        bench, batch_size=batch_size, device=device, rounds=args.rounds, burst_seconds=args.burst_seconds
+    )
+
+    def write(results: list[dict[str, Any]], left_out: dict[str, str]) -> None:
+        more = {"preset": preset.name, "batch_size": batch_size, "peak_tflops": in_words, "left_out": left_out}
+        report.write_json(args.json, head, results, **more)
+
+    started, left_out = start_all([first, last], preset, batch_size, device)
+    if first.name not in started:
+        sys.exit("the first row, which every ratio is against, did not run")
+    if between and args.json:  # the rows between take minutes to compile: a process killed in them leaves the ends
+        ends = measure([first, last], started, count_kernels=False)
+        print_table([first, last], ends, peaks)
+        write(ends, left_out | {row.name: "not started when this was written" for row in between})
+    # What is nearest to `train` is worth most where time is short.
+    more_started, more_left_out = start_all(reversed(between), preset, batch_size, device, until)
+    started, left_out = started | more_started, left_out | more_left_out
+    results = measure(waterfall, started)
     print_table(waterfall, results, peaks)
     for name, why in left_out.items():
         print(f"\nleft out: {name}: {why}")
     if args.json:
-        more = {"preset": preset.name, "batch_size": batch_size, "peak_tflops": in_words, "left_out": left_out}
-        report.write_json(args.json, head, results, **more)
+        write(results, left_out)
     if args.chart:
         report.bar_chart(
             args.chart,

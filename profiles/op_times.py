@@ -14,6 +14,8 @@ from profiles import clock
 
 COPIES = 20
 """Calls in a graph: launching it does not count."""
+WARM_UP = 3
+"""Calls before it is captured: the first may compile."""
 
 
 class Time(NamedTuple):
@@ -25,7 +27,7 @@ class Time(NamedTuple):
 
 
 class Passes(NamedTuple):
-    """A forward and, where the op has one, a backward, each a call that may be captured."""
+    """A forward and, where the op has one, a backward, each a warm call that may be captured."""
 
     forward: Callable[[], object]
     backward: Callable[[], object] | None
@@ -36,10 +38,13 @@ def passes(call: Callable[..., Sequence[Tensor]], arguments: Sequence[Tensor]) -
     forward = functools.partial(call, *arguments)
     leaves = [t for t in arguments if t.requires_grad]
     y = forward()[0]
-    if not y.requires_grad:
-        return Passes(forward, None)
     dy = torch.ones_like(y)
-    return Passes(forward, lambda: torch.autograd.grad(y, leaves, dy, retain_graph=True))
+    backward = functools.partial(torch.autograd.grad, y, leaves, dy, retain_graph=True) if y.requires_grad else None
+    made = Passes(forward, backward)
+    for one in filter(None, made):
+        for _ in range(WARM_UP):
+            one()
+    return made
 
 
 def capture(call: Callable[[], object], stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
@@ -51,11 +56,8 @@ def capture(call: Callable[[], object], stream: torch.cuda.Stream) -> torch.cuda
 
 
 def interleaved(calls: Sequence[Callable[[], object]], stream: torch.cuda.Stream, rounds: int = 5) -> list[Time]:
-    """All calls captured, and their graphs replayed in turn; tensors stay in L2 where they fit, as in a step."""
+    """All warm calls captured, and their graphs replayed in turn; tensors stay in L2 where they fit, as in a step."""
     with torch.cuda.stream(stream):
-        for call in calls:
-            for _ in range(3):
-                call()
         launched = [clock.gpu_kernels(lambda call=call: call(), calls=1) for call in calls]  # type: ignore[misc]
     graphs = [capture(call, stream) for call in calls]
     bursts: list[list[float]] = [[] for _ in graphs]

@@ -14,6 +14,8 @@ import torch
 from ali_fast import environment
 from ali_fast.files import write_text
 
+MOST_CHARACTERS = 200  # of an error
+
 
 def device_name(device: torch.device) -> str:
     if device.type == "cuda":
@@ -40,6 +42,12 @@ def print_header(head: Mapping[str, Any]) -> None:
     print(head["device"])
     print(", ".join(f"{name} {version}" for name, version in head["versions"].items() if version))
     print(f"$ {head['command']}", flush=True)
+
+
+def in_short(error: Exception) -> str:
+    """Its kind and first line, of which torch's may be a list of all options."""
+    line = f"{type(error).__name__}: {error}".split("\n")[0]
+    return line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]}..."
 
 
 def write_json(path: Path, head: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], **more: Any) -> None:

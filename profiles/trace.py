@@ -35,9 +35,15 @@ class Span(NamedTuple):
 
 
 def gpu_spans(events: Sequence[Any]) -> list[Span]:
-    """Kernels, copies and memory sets, by start."""
+    """Kernels, copies and memory sets, by start. Raises InputError if there are none."""
     on_gpu = (e for e in events if e.device_type == torch.autograd.DeviceType.CUDA)
-    return sorted((Span(e.name, e.time_range.start, e.time_range.end) for e in on_gpu), key=lambda s: s.start)
+    spans = sorted((Span(e.name, e.time_range.start, e.time_range.end) for e in on_gpu), key=lambda s: s.start)
+    if not spans:
+        raise InputError(
+            "torch's profiler recorded nothing on the GPU: run it without another profiler beside it, where CUPTI is "
+            "there and may be used; or profiles/nsys.sh, where there is nsys"
+        )
+    return spans
 
 
 class Gaps(NamedTuple):
@@ -159,7 +165,11 @@ def main(arguments: list[str] | None = None) -> None:
         return
     recorded = record(call, args.steps, device)
     if device.type == "cuda":
-        numbers = print_gpu(gpu_spans(recorded.events()), args.steps)
+        try:
+            spans = gpu_spans(recorded.events())
+        except InputError as error:
+            parser.error(str(error))
+        numbers = print_gpu(spans, args.steps)
     else:
         numbers = print_cpu(recorded, args.steps)
     table = numbers.pop("rows")

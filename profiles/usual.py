@@ -1,9 +1,10 @@
 """The usual PyTorch step: what a good re-implementation of the paper does, and what every ratio here is against.
 
 Eager, float32, NCHW; E and G run again for the generator's update; D called separately on data and on sample pairs;
-D's gradients of the generator's loss computed and thrown away; torch.optim.Adam's and cuDNN's defaults. Plain torch.nn
-layers, made from the same tables as ours. 104.7 GFLOP a step for cifar10 at batch 100. It is not slowed: of equal
-forms the faster one is taken (no gradient into E and G in D's update, no host synchronization, no metrics).
+D's gradients of the generator's loss computed and thrown away; torch.optim.Adam's defaults. cuDNN times its
+algorithms, as for ours: that is set for the whole process. Plain torch.nn layers, made from the same tables as ours.
+104.7 GFLOP a step for cifar10 at batch 100. It is not slowed: of equal forms the faster one is taken (no gradient into
+E and G in D's update, no host synchronization, no metrics).
 """
 
 from __future__ import annotations

@@ -241,6 +241,21 @@ def test_minutes_end_the_session_and_the_next_goes_on(data, straight, tmp_path):
     assert steps == sorted({*range(10, STEPS + 1, 10), stopped})
 
 
+@pytest.mark.usefixtures("quick")
+def test_minutes_are_not_spent_by_a_first_step_that_compiles(data, tmp_path, monkeypatch):
+    from ali_fast.step import Step
+
+    def compiles(self, *batch):
+        if self.steps == 0:
+            time.sleep(1.0)
+        return take(self, *batch)
+
+    take = Step.__call__
+    monkeypatch.setattr(Step, "__call__", compiles)
+    assert cli.main(command(data, tmp_path, "--minutes", "0.01")) == 0
+    assert final(tmp_path)["step"]["steps"] > 1
+
+
 def in_process(arguments, capsys) -> tuple[int, str]:
     """Exit code and stderr."""
     code = cli.main(arguments)

@@ -95,12 +95,30 @@ def test_times_add_up():
         {"site": "an op", "times": 3, "measured": {"copy": passes(1.0, 2.0), "eager": passes(4.0, 8.0)}},
         {"site": "a loss", "times": 1, "measured": {"copy": passes(1.0), "eager": passes(2.0)}},
     ]
+    rows = [row | {"left_out": {}} for row in rows]
     *_, a, b, total = bench_ops.time_table(rows)
     assert a == "| an op | 3 | 2.00 | 1.0+2.0 | 4.0+8.0 (2+2) 25% |"
     assert b == "| a loss | 1 | 1.00 | 1.0 | 2.0 (2) 50% |"
     assert total == "| a step, us | | | 10 | 38 |"
     totals = bench_ops.step_totals([row | {"preset": "svhn"} for row in rows])
     assert totals == {"svhn: copy": 10, "svhn: eager": 38}
+
+
+def test_a_variant_that_is_left_out_has_a_column_and_no_sum():
+    """Whichever row it lacks, the first or another."""
+    one = bench_ops.by_pass([{"us": 2.0, "kernels": 1.0, "bytes": 1_000_000}])
+    rows = [
+        {"site": "an op", "times": 1, "measured": {"copy": one, "eager": one}, "left_out": {"a": "why", "b": "why"}},
+        {"site": "a loss", "times": 1, "measured": {"copy": one, "eager": one, "a": one, "b": one}, "left_out": {}},
+        {"site": "last", "times": 1, "measured": {"copy": one, "a": one, "b": one}, "left_out": {"eager": "why"}},
+    ]
+    head, _, first, second, last, total = bench_ops.time_table(rows)
+    assert head == "| op | times | MB | copy us | eager | a | b |"
+    assert first.endswith("| 2.0 | 2.0 (1) 100% | - | - |")
+    assert second.endswith("| 2.0 | 2.0 (1) 100% | 2.0 (1) 100% | 2.0 (1) 100% |")
+    assert last.endswith("| 2.0 | - | 2.0 (1) 100% | 2.0 (1) 100% |")
+    assert total == "| a step, us | | | 6 | - | - | - |"
+    assert bench_ops.step_totals([row | {"preset": "svhn"} for row in rows]) == {"svhn: copy": 6}
 
 
 def test_paper_floor():
@@ -127,12 +145,38 @@ def no_gpu_needed(monkeypatch):
 def test_every_site_is_measured(no_gpu_needed, monkeypatch, name):
     for site in {site.op: site for site in sites(PRESETS[name])}.values():
         small = Site(**{**vars(site), "shape": (4, *site.shape[1:]) if len(site.shape) > 1 else (8,)})
-        result = bench_ops.measured(small, BF16, torch.device("cpu"))
+        row = bench_ops.measured(small, BF16, torch.device("cpu"))
+        result = row["measured"]
+        assert row["left_out"] == {}
         expected = {"forward"} if site.op == "adversarial_loss" else {"forward", "backward"}
         assert set(result) == {"copy", "eager", "triton"} and all(set(p) == expected for p in result.values())
         assert result["triton"]["forward"]["us"] == pytest.approx(5.0 * 1e3 / (5 * op_times.COPIES))
         assert result["triton"]["forward"]["share"] == pytest.approx(10.0 / 50.0)
-        list(bench_ops.time_table([{"site": "", "times": 1, "measured": result}]))
+        list(bench_ops.time_table([{"site": "", "times": 1, **row}]))
+
+
+class NoBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x + 1
+
+    @staticmethod
+    def backward(ctx, dy):
+        raise RuntimeError("does not compile\nand more")
+
+
+@pytest.mark.usefixtures("no_gpu_needed")
+def test_a_variant_that_does_not_compile_costs_no_other(monkeypatch):
+    """Not when it is made, not in its backward."""
+    monkeypatch.setattr(capture, "OPTION_SETS", {"unknown": {"no such option": True}})
+    variants = bench_ops.variants
+    broken = {"broken": lambda: lambda seeds, x, *rest: (NoBackward.apply(x),)}
+    monkeypatch.setattr(bench_ops, "variants", lambda site: broken | variants(site))
+    row = bench_ops.measured(Site("maxout", (4, 8, 3, 3)), BF16, torch.device("cpu"))
+    assert row["measured"].keys() == {"copy", "eager", "triton"}
+    assert row["left_out"].keys() == {"broken", "inductor, unknown"}
+    assert row["left_out"]["broken"] == "RuntimeError: does not compile"
+    assert "no such option" in row["left_out"]["inductor, unknown"]
 
 
 def test_an_unknown_preset_is_named():

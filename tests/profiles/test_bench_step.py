@@ -1,14 +1,16 @@
 """The waterfall on a CPU, with the compiler left out but for one slow test."""
 
 import json
+import time
 
 import pytest
 import torch
 
 from ali_fast import presets
-from profiles import bench_step
+from profiles import bench_step, clock
+from profiles.bench_step import Row, Running
 
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 KEYS = ["name", "step_ms", "spread_ms", "images_per_s", "gflop", "kernels", "peak_bytes", "ratio"]
 
 
@@ -64,8 +66,40 @@ def test_from_the_usual_step_to_the_one_that_train_takes(bench, tmp_path, capsys
 
 
 @pytest.mark.usefixtures("not_compiled")
-def test_only_the_ends(bench):
+def test_only_the_ends(bench, monkeypatch):
+    """Nothing is counted for a row that is not shown."""
+    counted = []
+    monkeypatch.setattr(bench_step, "step_gflop", lambda preset, route, *_: counted.append(route) or 1.0)
     assert [row["name"] for row in bench("--only", "ends")["rows"]] == ["usual PyTorch step", "compiled (as train)"]
+    assert counted == [None]
+
+
+def test_a_step_is_made_warm_without_a_profiler(monkeypatch):
+    """The timing after it would be slower, and nsys could not record."""
+    monkeypatch.setattr(clock, "gpu_kernels", lambda call: pytest.fail("profiled"))
+    monkeypatch.setattr(clock, "synchronize", lambda device: None)
+    monkeypatch.setattr(bench_step, "synthetic", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 10)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 15)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    calls = []
+    row = Row("a row", lambda: calls.append, lambda: 1.0, torch.float32)
+    running = bench_step.start(row, None, 4, CUDA)
+    assert len(calls) == bench_step.WARM_UP
+    assert running.peak_bytes == 5
+
+
+def test_kernels_are_counted_when_all_is_timed(monkeypatch):
+    done = []
+    rows = [Row(name, None, lambda: 1.0, torch.float32) for name in "ab"]
+    started = {name: Running(name, 5) for name in "ab"}
+    monkeypatch.setattr(
+        clock, "interleaved", lambda calls, *_, **__: done.extend(calls) or [clock.Timing(1.0, 0.1) for _ in calls]
+    )
+    monkeypatch.setattr(clock, "gpu_kernels", lambda call: done.append(f"kernels of {call}") or 7.0)
+    results = bench_step.bench(rows, started, 4, CUDA, rounds=1, burst_seconds=0.0)
+    assert done == ["a", "b", "kernels of a", "kernels of b"]
+    assert [row["kernels"] for row in results] == [7.0, 7.0]
 
 
 def test_half_precision_is_a_row_of_its_own(preset):
@@ -81,21 +115,77 @@ def failing():
 def test_a_row_that_fails_or_comes_late_is_left_out_and_named(preset):
     rows = list(bench_step.rows(preset, 4, CPU, amp=False))
     rows[2] = rows[2]._replace(make=failing)
-    started, left_out = bench_step.start_all(rows, preset, 4, CPU, seconds=float("inf"))
+    started, left_out = bench_step.start_all(rows, preset, 4, CPU)
     assert left_out == {rows[2].name: "RuntimeError: no such kernel"}
     assert started.keys() == {row.name for row in rows} - left_out.keys()
     results = bench_step.bench(rows, started, 4, CPU, rounds=1, burst_seconds=0.0)
     assert [row["name"] for row in results] == [row.name for row in rows if row.name in started]
-    _, late = bench_step.start_all(rows, preset, 4, CPU, seconds=-1.0)
-    assert late.keys() == {row.name for row in rows[1:-1]}
+    started, late = bench_step.start_all(rows, preset, 4, CPU, until=time.perf_counter() - 1.0)
+    assert not started
+    assert late.keys() == {row.name for row in rows}
 
 
-def test_what_is_nearest_to_train_starts_first(preset, monkeypatch):
-    monkeypatch.setattr(bench_step, "start", lambda row, *_: row.name)
-    rows = list(bench_step.rows(preset, 4, CPU, amp=False))
-    started, _ = bench_step.start_all(rows, preset, 4, CPU, seconds=float("inf"))
-    names = [row.name for row in rows]
-    assert list(started) == [names[0], *reversed(names[1:])]
+@pytest.fixture
+def begun(monkeypatch):
+    """Names of the rows in the order in which they are started; no row computes anything."""
+    names = []
+    monkeypatch.setattr(
+        bench_step, "start", lambda row, *_: names.append(row.name) or Running(lambda: time.sleep(1e-4), None)
+    )
+    for name in ("usual_gflop", "step_gflop"):
+        monkeypatch.setattr(bench_step, name, lambda *_: 1.0)
+    return names
+
+
+def test_what_is_nearest_to_train_starts_first(bench, preset, begun):
+    bench()
+    names = [row.name for row in bench_step.rows(preset, 4, CPU, amp=False)]
+    assert begun == [names[0], *reversed(names[1:])]
+
+
+def test_no_time_is_still_time_for_the_ends(bench, preset, begun):
+    written = bench("--start-seconds", "0")
+    names = [row.name for row in bench_step.rows(preset, 4, CPU, amp=False)]
+    assert begun == [row["name"] for row in written["rows"]] == [names[0], names[-1]]
+    assert written["left_out"].keys() == set(names[1:-1])
+
+
+def test_a_run_killed_between_leaves_the_ends(bench, preset, begun, monkeypatch, tmp_path, capsys):
+    class KilledError(BaseException):
+        pass
+
+    def killed(row, *rest):
+        if len(begun) == 3:
+            raise KilledError
+        return start(row, *rest)
+
+    start = bench_step.start
+    monkeypatch.setattr(bench_step, "start", killed)
+    with pytest.raises(KilledError):
+        bench()
+    written = json.loads((tmp_path / "step.json").read_text())
+    names = [row.name for row in bench_step.rows(preset, 4, CPU, amp=False)]
+    assert [row["name"] for row in written["rows"]] == [names[0], names[-1]]
+    printed = capsys.readouterr().out
+    for row in written["rows"]:
+        assert list(row) == KEYS
+        assert f"| {row['name']} |" in printed
+    assert set(written["left_out"]) == set(names[1:-1])
+
+
+def test_the_ends_are_timed_early_but_not_profiled(bench, begun, monkeypatch):
+    """What comes after a profiler may be slower: one that counts kernels runs when nothing is left to time."""
+    done = []
+    interleaved = clock.interleaved
+    monkeypatch.setattr(
+        clock, "interleaved", lambda calls, *a, **kw: done.append(len(calls)) or interleaved(calls, CPU, **kw)
+    )
+    monkeypatch.setattr(clock, "gpu_kernels", lambda call: done.append("kernels") or 7.0)
+    whole = bench_step.bench
+    monkeypatch.setattr(bench_step, "bench", lambda *a, device, **kw: whole(*a, device=CUDA, **kw))
+    written = bench()
+    assert done == [2, 6, *["kernels"] * 6]
+    assert {row["kernels"] for row in written["rows"]} == {7.0}
 
 
 @pytest.mark.usefixtures("not_compiled")

@@ -1,5 +1,7 @@
 """The suite with parts of a second: what each outcome leaves behind. The real parts run under `-m slow`."""
 
+import argparse
+import importlib.util
 import json
 import subprocess
 import sys
@@ -142,10 +144,7 @@ def test_too_large_a_file_is_not_kept(suite, tmp_path, monkeypatch):
 
 def test_every_command_is_there_and_leaves_few_files(tmp_path):
     """Modules exist; all that may lie in DIR is eight files."""
-    import argparse
-    import importlib.util
-
-    args = argparse.Namespace(out=tmp_path, data_dir=tmp_path, quick=False)
+    args = argparse.Namespace(out=tmp_path, data_dir=tmp_path, quick=False, limits=1.0)
     written = {"summary.md", "results.json", *(name.split("/")[-1] for name in gpu_suite.KEPT_OF_RUN)}
     for part in gpu_suite.PARTS:
         command = part.command(args)
@@ -159,6 +158,22 @@ def test_every_command_is_there_and_leaves_few_files(tmp_path):
             if argument.startswith(str(tmp_path)):
                 written.add(argument.removeprefix(f"{tmp_path}/"))
     assert len(written) <= 8, written
+
+
+def test_what_no_gpu_has_run_is_within_the_time_for_all():
+    """Nine minutes by default; what comes after has what is left of them."""
+    first = gpu_suite.PARTS[:5]
+    assert [part.name for part in first] == ["doctor", "step", "loader", "trace", "train"]
+    assert sum(part.seconds for part in first) <= 540
+
+
+@pytest.mark.parametrize("limits", [1.0, 2.0])
+def test_the_step_part_has_time_to_time_what_it_started(tmp_path, limits):
+    """The last row that it starts may compile for a minute, or two on a slow machine."""
+    (part,) = (part for part in gpu_suite.PARTS if part.name == "step")
+    command = part.command(argparse.Namespace(out=tmp_path, data_dir=tmp_path, quick=False, limits=limits))
+    started_by = float(command[command.index("--start-seconds") + 1])
+    assert 100 * limits <= started_by <= (part.seconds - 90) * limits
 
 
 @pytest.mark.slow

@@ -29,6 +29,11 @@ def test_json_holds_the_head_the_rows_and_more(tmp_path):
     }
 
 
+def test_an_error_in_short():
+    assert report.in_short(ValueError("what was wrong\nand where")) == "ValueError: what was wrong"
+    assert len(report.in_short(ValueError("x" * 10_000))) < 210
+
+
 def test_a_chart_is_a_png(tmp_path):
     for spreads in ([0.1, 0.2], None):
         path = tmp_path / "new" / f"{spreads is None}.png"

@@ -1,3 +1,10 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ali_fast import decide, presets, process
+from profiles import bench_step, report, trace
 from profiles.trace import Span, by_name, gaps
 
 
@@ -10,3 +17,26 @@ def test_gaps_lie_between_what_overlaps_nothing():
 
 def test_totals_by_name_longest_first():
     assert by_name([Span("a", 0, 10), Span("b", 10, 30), Span("a", 40, 45)]) == [("b", 1, 20), ("a", 2, 15)]
+
+
+def test_nothing_is_counted_that_is_not_shown(monkeypatch):
+    for name in ("usual_gflop", "step_gflop"):
+        monkeypatch.setattr(bench_step, name, lambda *_: pytest.fail("counted"))
+    row = trace.as_train(presets.resolve("digits"), 4, torch.device("cpu"))
+    assert row.name == "compiled (as train)"
+
+
+def test_a_gpu_on_which_nothing_was_recorded_is_said(monkeypatch, capsys):
+    """CUPTI is another profiler's, or nobody's."""
+    device, call = torch.device("cuda"), lambda: None
+    monkeypatch.setattr(decide, "device", lambda name: SimpleNamespace(device=device))
+    monkeypatch.setattr(process, "set_up", lambda device: None)
+    monkeypatch.setattr(report, "header", lambda device: {"device": "a GPU", "versions": {}, "command": ""})
+    monkeypatch.setattr(trace, "as_train", lambda *_: bench_step.Row("as train", call, call, torch.float32))
+    monkeypatch.setattr(trace, "start", lambda *_: bench_step.Running(call, 0))
+    on_host = SimpleNamespace(name="launch", device_type=torch.autograd.DeviceType.CPU)
+    monkeypatch.setattr(trace, "record", lambda *_: SimpleNamespace(events=lambda: [on_host]))
+    with pytest.raises(SystemExit) as end:
+        trace.main(["--dataset", "digits"])
+    assert end.value.code == 2
+    assert "recorded nothing on the GPU" in capsys.readouterr().err
