@@ -93,7 +93,7 @@ def _train(
     step = build_step(config, preset, loader, source, where, dtype, console, world, decoder, labelled, condition)
     seconds, resumed = restore(step, run, conditions, console)
     total = total_steps(config, len(loader))
-    if world.first and step.steps <= total:  # a run is never as short as one that it was asked to become
+    if world.first and step.steps <= total:  # else it is longer than what is asked for, and stays what it is
         run.adopt(config)
         write_text(run.environment, json.dumps(environment.collect(), indent=2) + "\n")
     live = LiveLine(
