@@ -105,9 +105,9 @@ def prepare_command(beton: Path, *options: str, seed: int | None = None) -> str:
 
 
 def _seed(beton: Path) -> int | None:
+    path = manifest_path(beton)
     try:
-        with manifest_path(beton).open("rb") as file:
-            seed = json.loads(file.read(MAX_MANIFEST_BYTES))["options"]["seed"]
+        seed = json.loads(path.read_bytes())["options"]["seed"] if path.stat().st_size <= MAX_MANIFEST_BYTES else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):  # json's, of what is nested deeply
         return None
     return seed if isinstance(seed, int) else None
