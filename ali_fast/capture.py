@@ -76,3 +76,8 @@ class Graphed:
             if tensor.data_ptr() != buffer.data_ptr():
                 buffer.copy_(tensor, non_blocking=True)
         self.graph.replay()
+
+    def close(self) -> None:
+        """Let the graph go. While one with a collective in it is there, NCCL does not end, and nor does its process."""
+        torch.cuda.synchronize()
+        self.graph.reset()

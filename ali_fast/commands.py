@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_module
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from ali_fast import config, presets
+from ali_fast import config, presets, torchrun
 from ali_fast.errors import InputError
 from ali_fast.files import write_output
 
@@ -104,23 +103,18 @@ class Train(config.TrainConfig):
         asked = {field.name: getattr(self, field.name) for field in dataclasses.fields(config.TrainConfig)}
         resolved = config.TrainConfig(**asked).resolved()
 
-        if first_process():
+        if torchrun.first_process():
             prepare_if_missing(resolved, self.verify)  # before torch is imported: a damaged file is said at once
 
         from ali_fast import train
         from ali_fast.console import Steady
 
         line = train.train(resolved, Steady())
-        if not first_process():
+        if not torchrun.first_process():
             return
         assert resolved.run_dir is not None
         print(f"trained: pictures in {resolved.run_dir / 'figures'}, checkpoints in {resolved.run_dir / 'checkpoints'}")
         write_json(self.json, line)
-
-
-def first_process() -> bool:
-    """Whether this one speaks and writes for all that torchrun started: see ali_fast.parallel."""
-    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def prepare_if_missing(resolved: config.TrainConfig, verify: bool = False) -> None:

@@ -19,6 +19,7 @@ import torch.distributed as dist
 import torch.distributed._functional_collectives as functional
 from torch import Tensor, nn
 
+from ali_fast import torchrun
 from ali_fast.errors import InputError
 
 PATIENCE = timedelta(hours=1)  # while the first prepares the data, or draws
@@ -43,10 +44,10 @@ class World:
         assert group is not None
         for dtype in {tensor.dtype: None for tensor in tensors}:
             of_type = [i for i, tensor in enumerate(tensors) if tensor.dtype == dtype]
-            flat = torch.cat([tensors[i].reshape(-1) for i in of_type])
+            flat = torch.cat([_in_memory_order(tensors[i]).reshape(-1) for i in of_type])
             parts = functional.all_reduce(flat, "sum", group) / self.size
             for i, part in zip(of_type, parts.split([tensors[i].numel() for i in of_type]), strict=True):
-                means[i] = part.view(tensors[i].shape)
+                means[i] = _back(part.view(_in_memory_order(tensors[i]).shape), tensors[i])
         return means
 
     def greatest(self, *values: int) -> tuple[int, ...]:
@@ -76,9 +77,22 @@ class World:
         if total % self.size or (self.size > 1 and total < 2 * self.size):
             raise InputError(
                 f"--batch-size {total}: it is shared by {self.size} processes, at least 2 images each; "
-                f"give a multiple of {self.size}"
+                f"give a multiple of {self.size}, at least {2 * self.size}"
             )
         return total // self.size
+
+
+def _in_memory_order(tensor: Tensor) -> Tensor:
+    """Flattened so, it is copied as it lies, and Adam reads the mean in the order of its weights."""
+    return tensor.permute(0, 2, 3, 1) if _channels_last(tensor) else tensor
+
+
+def _back(mean: Tensor, like: Tensor) -> Tensor:
+    return mean.permute(0, 3, 1, 2) if _channels_last(like) else mean
+
+
+def _channels_last(tensor: Tensor) -> bool:
+    return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 ALONE = World()
@@ -91,7 +105,7 @@ def world(device: str) -> Iterator[World]:
     device: auto, cpu or cuda. Raises InputError where there are more processes than GPUs. An error in one leaves the
     others waiting for it: to end them is torchrun's part.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+    if not torchrun.started():
         yield ALONE
         return
     backend = "gloo"

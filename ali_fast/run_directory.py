@@ -42,6 +42,7 @@ class RunDirectory:
         Raises InputError if one is in, or where no run can be. The lock is the kernel's: it goes with the process,
         however that ends.
         """
+        made = not self.path.exists()
         try:
             str(self.path).encode()  # TensorBoard takes no other name
             self.path.mkdir(parents=True, exist_ok=True)
@@ -61,8 +62,8 @@ class RunDirectory:
         try:
             yield
         finally:
-            if [path.name for path in self.path.iterdir()] == [".lock"]:  # refused before anything was written
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):
+                if made and [path.name for path in self.path.iterdir()] == [".lock"]:  # refused: nothing was written
                     (self.path / ".lock").unlink()
                     self.path.rmdir()
             lock.release()
@@ -79,7 +80,7 @@ class RunDirectory:
         try:
             return parse(self.config.read_text())
         except (FileNotFoundError, NotADirectoryError):
-            if self._holds(TRAINING) or self._holds(MIXTURE):
+            if self._kind() is not None:
                 raise InputError(
                     f"{self.path} has checkpoints but no config.json: restore it, or use another run directory"
                 ) from None
@@ -95,7 +96,7 @@ class RunDirectory:
         Raises InputError naming those fields, or where it is a run of the other command.
         """
         self._refuse_other(checkpoints)
-        if self._holds(checkpoints) and (fields := differences()):
+        if self._kind() == checkpoints and (fields := differences()):
             raise InputError(
                 f"{self.path} holds a run of another configuration ({'; '.join(fields)}): "
                 f"give the same configuration to resume it, or another --run-dir"
@@ -105,16 +106,23 @@ class RunDirectory:
         """`check`, for a training of `config`."""
         self.check(TRAINING, lambda: configuration.differences(self.read_config(), config))
 
-    def adopt(self, config: TrainConfig) -> None:
-        """Make this the run of `config`."""
+    def make_folders(self) -> None:
         for directory in (self.figures, self.checkpoints):
             directory.mkdir(exist_ok=True)
+
+    def adopt(self, config: TrainConfig) -> None:
+        """Make this the run of `config`."""
+        self.make_folders()
         write_text(self.config, configuration.to_json(config))
 
-    def _holds(self, checkpoints: str) -> bool:
-        return any(self.path.glob(checkpoints))
+    def _kind(self) -> str | None:
+        """TRAINING or MIXTURE, whose run was begun here, or None. Runs that lie in folders of this one are not."""
+        if any(self.path.glob(TRAINING)):
+            return TRAINING
+        ours = self.config.exists() or (self.path / "results.json").exists()
+        return MIXTURE if ours and any(self.path.glob(MIXTURE)) else None
 
     def _refuse_other(self, checkpoints: str) -> None:
-        other, command = (MIXTURE, "ali-fast mixture") if checkpoints == TRAINING else (TRAINING, "ali-fast train")
-        if self._holds(other):
-            raise InputError(f"{self.path} holds a run of {command}: give another run directory")
+        if self._kind() not in (None, checkpoints):
+            command = "mixture" if checkpoints == TRAINING else "train"
+            raise InputError(f"{self.path} holds a run of ali-fast {command}: give another run directory")

@@ -93,6 +93,11 @@ class Step:
         self.steps += 1
         self.summed += 1
 
+    def close(self) -> None:
+        """Before the processes part; there are no steps afterwards."""
+        if self.world.size > 1 and isinstance(self.run, Graphed):
+            self.run.close()
+
     def _run(self, batch: Tensor, y: Tensor | None = None) -> None:
         """What happens on the device, and all that a CUDA graph holds."""
         rows = self.pick(len(batch))

@@ -93,9 +93,11 @@ def _train(
     step = build_step(config, preset, loader, source, where, dtype, console, world, decoder, labelled, condition)
     seconds, resumed = restore(step, run, conditions, console)
     total = total_steps(config, len(loader))
-    if world.first and step.steps <= total:  # else it is longer than what is asked for, and stays what it is
-        run.adopt(config)
-        write_text(run.environment, json.dumps(environment.collect(), indent=2) + "\n")
+    if world.first:
+        run.make_folders()
+        if step.steps <= total:  # else it is longer than what is asked for, and stays what it is
+            run.adopt(config)
+            write_text(run.environment, json.dumps(environment.collect(), indent=2) + "\n")
     live = LiveLine(
         console,
         total_steps=total,
@@ -104,6 +106,7 @@ def _train(
         session_seconds=config.minutes and config.minutes * 60,
     )
     with contextlib.ExitStack() as stack:
+        stack.callback(step.close)
         signals = stack.enter_context(Signals())
         recorder: Recorder | Follower
         if not world.first:
@@ -142,6 +145,7 @@ def _train(
             finish(step, recorder)
         else:
             recorder.save()
+            world.greatest(0)  # torchrun gives the others 30 s when one has ended: not before the first has saved
             console.print(f"saved step {step.steps}: the same command resumes")
             raise Interrupted(signals.received)
     return recorder.last_line
@@ -159,12 +163,13 @@ def loop(
     steps_per_tick = tick_steps(config, total)
     started = step.steps
     end = float("inf")
-    while step.steps < total:
+    while True:
         signum, over, due = step.world.greatest(
             signals.received or 0, time.perf_counter() >= end, recorder.save_is_due()
         )
-        if signum or over:
-            signals.received = signum or None
+        if signum:
+            signals.received = signum
+        if signum or over or step.steps >= total:
             break
         if due:
             recorder.save()
@@ -210,7 +215,8 @@ def restore(step: Step, run: RunDirectory, conditions: dict[str, Any], console: 
         return 0.0, False
     path, state = found
     checkpoint.check_same_network(state["step"]["model"], step.model.state_dict(), path)
-    was = conditions | state["conditions"]  # what an older version did not write down is not compared
+    # What an older version did not write down is not compared; it knew one process.
+    was = conditions | {"processes": 1} | state["conditions"]
     if differing := [f"{k}: {was[k]} -> {v}" for k, v in conditions.items() if was[k] != v]:
         raise InputError(
             f"{path} was trained under other conditions ({'; '.join(differing)}): "

@@ -189,7 +189,7 @@ def bench(
     timed = [row for row in waterfall if row.name in started]
     calls = [started[row.name].call for row in timed]
     timings = clock.interleaved(calls, device, rounds=rounds, burst_seconds=burst_seconds)
-    kernels_run = [clock.gpu_kernels(call) if count_kernels else None for call in calls]
+    kernels_run = [counted_kernels(call) if count_kernels else None for call in calls]
     return [
         {
             "name": row.name,
@@ -203,6 +203,15 @@ def bench(
         }
         for row, timing, kernels_of_row in zip(timed, timings, kernels_run, strict=True)
     ]
+
+
+def counted_kernels(call: Callable[[], object]) -> float | None:
+    """None where the profiler fails or sees nothing: what was timed is kept."""
+    try:
+        return clock.gpu_kernels(call) or None
+    except Exception as error:
+        print(f"kernels were not counted: {report.in_short(error)}", flush=True)
+        return None
 
 
 def print_table(waterfall: list[Row], results: list[dict[str, Any]], peaks: dict[torch.dtype, float]) -> None:

@@ -35,10 +35,9 @@ class Order:
         if self.batch_size < 1:
             raise InputError(f"batch size {self.batch_size}: it must be at least 1")
         if not len(self):
-            each = f" on each of {self.world} devices" if self.world > 1 else ""
             raise InputError(
-                f"batch size {self.batch_size}{each} is larger than the set, which has {self.count} samples; "
-                f"take at most {self.count // self.world}"
+                f"batch size {self.batch_size * self.world} is larger than the set, which has {self.count} samples; "
+                f"take at most {self.count // self.world * self.world}"
             )
         assert 0 <= self.rank < self.world
 

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,8 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ali_fast import checkpoint, cli, metrics, parallel
-from ali_fast.capture import compiled
+from ali_fast import checkpoint, cli, metrics, parallel, torchrun
+from ali_fast.capture import Graphed, compiled
 from ali_fast.data.order import Order
 from ali_fast.errors import InputError
 from ali_fast.objective import Outcome
@@ -137,13 +138,18 @@ def compiled_means(directory: Path) -> None:
     """In a process: a traced function's gradients, two data types of them, averaged inside it."""
     with parallel.world("cpu") as world:
         x = torch.arange(12.0).view(3, 4) + world.rank
-        weights = [torch.ones(4, 2, requires_grad=True), torch.ones(2, dtype=torch.float64, requires_grad=True)]
+        kernel = torch.arange(24.0).view(2, 3, 2, 2).to(memory_format=torch.channels_last)
+        weights = [torch.ones(4, 2), torch.ones(2, dtype=torch.float64), kernel]
+        for weight in weights:
+            weight.requires_grad_()
 
         def gradients(x: torch.Tensor) -> list[torch.Tensor]:
             loss = ((x @ weights[0]).double() * weights[1]).square().mean()
-            return world.mean(torch.autograd.grad(loss, weights))
+            return world.mean(torch.autograd.grad(loss + (kernel**2).sum() * x[0, 0], weights))
 
-        torch.save(compiled(gradients, x.device)(x), directory / f"{world.rank}.pt")
+        means = compiled(gradients, x.device)(x)
+        assert means[2].stride() == kernel.stride()
+        torch.save(means, directory / f"{world.rank}.pt")
 
 
 def test_means_are_traced_whole(tmp_path):
@@ -152,8 +158,9 @@ def test_means_are_traced_whole(tmp_path):
     sums = [(torch.arange(12.0).view(3, 4) + rank).double() for rank in range(SIZE)]  # each weight is 1
     of_matrix = sum(x.T @ (2 * x.sum(dim=1, keepdim=True).expand(3, 2)) / 6 for x in sums) / 2
     of_vector = sum((2 * x.sum(dim=1).square()).sum() / 6 for x in sums) / 2
-    assert [gradient.dtype for gradient in first] == [torch.float32, torch.float64]
-    torch.testing.assert_close(first, [of_matrix.float(), of_vector.expand(2)])
+    of_kernel = torch.arange(24.0).view(2, 3, 2, 2) * 2 / 2  # times x[0, 0], which is the rank
+    assert [gradient.dtype for gradient in first] == [torch.float32, torch.float64, torch.float32]
+    torch.testing.assert_close(first, [of_matrix.float(), of_vector.expand(2), of_kernel])
     assert all(map(torch.equal, first, second))
 
 
@@ -263,9 +270,61 @@ def test_torchrun_ends_all_when_one_is_killed(data, tmp_path):
     assert newest(tmp_path)["step"]["steps"] == saved + 8
 
 
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({}, False),
+        ({"WORLD_SIZE": ""}, False),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, False),  # Slurm's and others', of processes that know nothing of each other
+        ({"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1", "MASTER_PORT": "1"}, False),
+        ({"LOCAL_RANK": "0", "RANK": "3", "WORLD_SIZE": "4", "MASTER_PORT": "1"}, True),
+        ({"LOCAL_RANK": "0", "RANK": "3", "WORLD_SIZE": "4"}, "MASTER_PORT is no number"),
+        ({"LOCAL_RANK": "0", "RANK": "3", "WORLD_SIZE": "", "MASTER_PORT": "1"}, "WORLD_SIZE is no number"),
+    ],
+)
+def test_when_there_are_others(monkeypatch, told, expected):
+    for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    if isinstance(expected, str):
+        with pytest.raises(InputError, match=expected):
+            torchrun.started()
+    else:
+        assert torchrun.started() == expected
+        assert torchrun.first_process() == (not expected)
+
+
+def test_a_run_from_before_there_were_others_was_of_one(data, straight, tmp_path):
+    shutil.copytree(straight, tmp_path / "run")
+    path = checkpoint.list_checkpoints(tmp_path / "run" / "checkpoints")[0]
+    state = checkpoint.read(path)
+    del state["conditions"]["processes"]
+    torch.save(state, path)
+    log = tmp_path / "log"
+    assert codes(start(log, cli.main, command(data, tmp_path / "run", "--steps", 56))) == [2, 2]
+    assert log.read_text().count("processes: 1 -> 2") == SIZE
+
+
+def test_a_captured_step_lets_its_graph_go_before_the_processes_part(make_small):
+    class Captured(Graphed):
+        def __init__(self):
+            self.closed = False
+
+        def close(self):
+            self.closed = True
+
+    for world in (World(), World(0, 2)):
+        step = Step(make_small("maxout"), learning_rate=1e-3, compile=False, world=world)
+        step.close()
+        step.run = Captured()
+        step.close()
+        assert step.run.closed == (world.size > 1)
+
+
 def test_the_share_of_a_batch():
     assert [World().batch(1), World(0, 4).batch(100)] == [1, 25]
     for world, total in ((World(0, 3), 100), (World(1, 4), 4)):
-        with pytest.raises(InputError, match="give a multiple of"):
+        with pytest.raises(InputError, match=f"give a multiple of {world.size}, at least {2 * world.size}"):
             world.batch(total)
     assert len(Order(100, World(2, 4).batch(20), rank=2, world=4)) == len(Order(100, 20))

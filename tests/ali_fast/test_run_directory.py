@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -48,6 +49,13 @@ def test_nothing_is_left_of_a_run_that_was_refused(tmp_path):
     with pytest.raises(InputError, match="no"), run.locked():
         raise InputError("no")
     assert not run.path.exists()
+    run.path.mkdir()
+    with pytest.raises(InputError, match="no"), run.locked():
+        raise InputError("no")
+    assert run.path.exists()  # it was somebody's
+    with pytest.raises(InputError, match="no"), run.locked():
+        shutil.rmtree(run.path)
+        raise InputError("no")
     with run.locked():
         run.adopt(config(run.path))
     assert run.read_config() == config(run.path)
@@ -68,10 +76,22 @@ def test_a_run_of_the_other_command_is_left_alone(tmp_path):
         run = RunDirectory(tmp_path / command)
         (run.path / place).mkdir(parents=True)
         (run.path / place / "step-00000001.pt").touch()
+        run.config.touch()
         with pytest.raises(InputError, match=f"holds a run of ali-fast {command}: give another"):
             run.check(own, lambda: [])
     with pytest.raises(InputError, match="holds a run of ali-fast mixture"):
         run.read_config()
+
+
+def test_a_run_in_a_folder_of_a_run_makes_it_no_mixture(tmp_path):
+    outer, inner, shelf = RunDirectory(tmp_path / "a"), RunDirectory(tmp_path / "a" / "b"), RunDirectory(tmp_path)
+    for run in (outer, inner):
+        with run.locked():
+            run.adopt(config(run.path))
+            (run.checkpoints / "step-00000001.pt").touch()
+    assert outer.read_config() == config(outer.path)
+    for kind in (TRAINING, MIXTURE):
+        shelf.check(kind, lambda: pytest.fail("no run was begun there"))
 
 
 def test_an_export_is_no_run(tmp_path):

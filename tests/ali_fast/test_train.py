@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import sys
 import time
@@ -454,7 +455,9 @@ def test_other_data_than_the_run_began_with_is_refused(tmp_path, capsys):
 def test_a_run_is_not_written_down_as_shorter_than_it_is(data, tmp_path):
     assert cli.main(command(data, tmp_path, steps=4)) == 0
     before = (tmp_path / "config.json").read_bytes()
+    shutil.rmtree(tmp_path / "figures")
     assert cli.main(command(data, tmp_path, steps=3)) == 0
+    assert (tmp_path / "figures" / "samples.png").exists()
     assert (tmp_path / "config.json").read_bytes() == before
 
 
