@@ -44,7 +44,9 @@ def test_kernels_know_torch_and_triton_only():
             assert top <= {"torch", "triton", "csrc_triton"}, module
 
 
-@pytest.mark.parametrize("module", ["config", "arch", "presets", "errors", "describe", "data.schema", "kernels"])
+@pytest.mark.parametrize(
+    "module", ["config", "arch", "presets", "errors", "describe", "data.schema", "kernels", "torchrun"]
+)
 def test_light_modules_import_the_standard_library_and_each_other(module):
     code = f"import sys, ali_fast.{module}; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
