@@ -44,7 +44,7 @@ def measure(
     `extractor`: a feature extractor registered with torch-fidelity. Raises InputError: the library or the weights
     cannot be used.
     """
-    calculate_metrics = library(weights)
+    calculate_metrics = load_library(weights)
     try:
         values = calculate_metrics(
             input1=_Images(images),
@@ -68,7 +68,7 @@ def measure(
     }
 
 
-def library(weights: Path) -> Callable[..., dict[str, float]]:
+def load_library(weights: Path) -> Callable[..., dict[str, float]]:
     """torch-fidelity's calculate_metrics. Raises InputError where it is not there, or `weights` is no file."""
     try:
         from torch_fidelity import calculate_metrics

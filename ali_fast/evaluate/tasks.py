@@ -148,7 +148,7 @@ def run_frechet(
     """
     started = time.perf_counter()
     if inception_weights is not None:
-        inception.library(inception_weights)  # before the work
+        inception.load_library(inception_weights)  # before the work
     dataset, step = subject.config.dataset, subject.step
     test = subject.test("frechet")
     count = min(samples, len(test))

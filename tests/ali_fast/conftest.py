@@ -1,6 +1,6 @@
 """Small networks of each kind, in float64, with weights large enough that every gradient counts.
 
-The helper beside this file (in_float64) is importable by name.
+The helpers beside this file (in_float64, forked) are importable by name.
 """
 
 import sys

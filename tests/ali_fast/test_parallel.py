@@ -1,6 +1,5 @@
 """Two processes on one machine, by gloo: their step against the mean of two outcomes, and whole runs as torchrun's."""
 
-import contextlib
 import copy
 import multiprocessing
 import os
@@ -9,11 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from forked import assert_equal, context, end_server, wait_for_ticks
 
 from ali_fast import checkpoint, cli, metrics, parallel, torchrun
 from ali_fast.capture import Graphed, compiled
@@ -25,17 +24,11 @@ from ali_fast.step import BATCH_NORM_MOMENTUM, Step
 
 SIZE, STEPS, SHARE = 2, 3, 6
 
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["ali_fast.train", "ali_fast.data.ffcv_stream", "torch.utils.tensorboard"])
-
 
 @pytest.fixture(scope="module", autouse=True)
 def no_server_left():
-    """The server is killed: at its own exit it waits for ever for threads of TBB that only its parent had."""
     yield
-    with context.Pool(1) as pool:
-        server = pool.apply(os.getppid)
-    os.kill(server, signal.SIGKILL)
+    end_server()
 
 
 @pytest.fixture(scope="module")
@@ -169,30 +162,10 @@ def command(data: Path, run: Path, *more: object, batch_size: int = 16) -> list[
     return ["train", "--dataset", "digits", "--no-compile", "--device", "cpu", *map(str, flags)]
 
 
-def wait_for_ticks(run: Path, count: int, alive) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and alive():
-        with contextlib.suppress(FileNotFoundError):
-            if len(metrics.read_metrics(run / "metrics.jsonl")) >= count:
-                return
-        time.sleep(0.005)
-    raise AssertionError(f"no {count} ticks")
-
-
 def newest(run: Path) -> dict:
     found = checkpoint.read_newest(run / "checkpoints", warn=pytest.fail)
     assert found is not None
     return found[1]
-
-
-def same(a, b) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +196,7 @@ def test_a_signal_to_one_stops_all_at_one_step_and_the_run_resumes_bit_for_bit(d
     assert codes(processes) == [143, 143]
     assert 16 <= newest(tmp_path)["step"]["steps"] < 48
     assert codes(start(log, cli.main, arguments)) == [0, 0]
-    assert same(newest(tmp_path)["step"], newest(straight)["step"])
+    assert_equal(newest(tmp_path)["step"], newest(straight)["step"])
 
 
 def test_bad_input(data, straight, tmp_path, capsys):
@@ -320,6 +293,17 @@ def test_a_captured_step_lets_its_graph_go_before_the_processes_part(make_small)
         step.run = Captured()
         step.close()
         assert step.run.closed == (world.size > 1)
+
+
+def closing(arguments: list[str]) -> int:
+    """In a process: whether a training lets its step go, once, and while the others are still there."""
+    closed: list[bool] = []
+    Step.close = lambda self: closed.append(torch.distributed.is_initialized())  # type: ignore[method-assign]
+    return cli.main(arguments) or closed != [True]
+
+
+def test_a_training_closes_its_step_before_the_processes_part(data, tmp_path):
+    assert codes(start(tmp_path / "log", closing, command(data, tmp_path / "run", "--steps", 2))) == [0, 0]
 
 
 def test_the_share_of_a_batch():

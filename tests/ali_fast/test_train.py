@@ -1,6 +1,5 @@
 """Real runs on the digits: stopped, killed, resumed, lengthened, diverged. Eager, one thread, small batches."""
 
-import contextlib
 import dataclasses
 import inspect
 import itertools
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import assert_equal, context, end_server, wait_for_ticks
 
 from ali_fast import checkpoint, cli, metrics, presets
 from ali_fast.data.schema import beton_path, manifest_path, read_manifest
@@ -25,18 +25,11 @@ from ali_fast.model import ALI
 STEPS = 80
 TIMES = {"seconds", "images_per_second", "step_ms", "data_wait_share"}  # what may differ between equal runs
 
-# Children are forked from a server that has the imports behind it: seconds a run.
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["ali_fast.train", "ali_fast.data.ffcv_stream", "torch.utils.tensorboard"])
-
 
 @pytest.fixture(scope="module", autouse=True)
 def no_server_left():
-    """The server is killed: at its own exit it waits for ever for threads of TBB that only its parent had."""
     yield
-    with context.Pool(1) as pool:
-        server = pool.apply(os.getppid)
-    os.kill(server, signal.SIGKILL)
+    end_server()
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +66,6 @@ def start(arguments: list[str]) -> multiprocessing.process.BaseProcess:
     return process
 
 
-def wait_for_ticks(run: Path, count: int, process) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.is_alive():
-        with contextlib.suppress(FileNotFoundError):
-            if len(metrics.read_metrics(run / "metrics.jsonl")) >= count:
-                return
-        time.sleep(0.005)
-    raise AssertionError(f"no {count} ticks; exit code {process.exitcode}")
-
-
 def final(run: Path) -> dict:
     found = checkpoint.read_newest(run / "checkpoints", warn=pytest.fail)
     assert found is not None
@@ -92,25 +75,6 @@ def final(run: Path) -> dict:
 def ticks(run: Path) -> list[dict]:
     lines = metrics.read_metrics(run / "metrics.jsonl")
     return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
-
-
-def assert_equal(a, b, where="state"):
-    """Bit for bit."""
-    assert type(a) is type(b), where
-    if isinstance(a, torch.Tensor):
-        assert a.dtype == b.dtype, where
-        a, b = (t.contiguous().view(-1).numpy().view(np.uint8) for t in (a, b))
-        assert np.array_equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_equal(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), where
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_equal(x, y, f"{where}[{i}]")
-    else:
-        assert a == b, where
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +119,7 @@ def test_what_a_run_leaves(straight):
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_saves_and_resumes_bit_identically(data, straight, tmp_path, signum, code):
     process = start(command(data, tmp_path, "--checkpoint-ticks", "1000"))
-    wait_for_ticks(tmp_path, 2, process)
+    wait_for_ticks(tmp_path, 2, process.is_alive)
     os.kill(process.pid, signum)
     process.join(60)
     assert process.exitcode == code
@@ -174,7 +138,7 @@ def test_killed_again_and_again_is_the_same_run(data, straight, tmp_path):
     for _ in range(4):
         process = start(command(data, tmp_path, "--checkpoint-ticks", "1", "--figure-ticks", "1"))
         before = len(metrics.read_metrics(tmp_path / "metrics.jsonl")) if kills else 0
-        wait_for_ticks(tmp_path, before + 1, process)
+        wait_for_ticks(tmp_path, before + 1, process.is_alive)
         time.sleep(rng.uniform(0, 0.2))
         if process.is_alive():
             os.kill(process.pid, signal.SIGKILL)
@@ -479,7 +443,7 @@ def test_no_disk_space(data, tmp_path, capsys):
 @pytest.mark.usefixtures("quick")
 def test_a_second_training_in_the_same_directory_says_so(data, tmp_path, capsys):
     process = start(command(data, tmp_path, steps=100_000))
-    wait_for_ticks(tmp_path, 1, process)
+    wait_for_ticks(tmp_path, 1, process.is_alive)
     code, err = in_process(command(data, tmp_path, steps=100_000), capsys)
     os.kill(process.pid, signal.SIGINT)
     process.join(60)
@@ -493,7 +457,7 @@ def test_data_damaged_under_a_run_ends_it_with_a_saved_checkpoint(data, tmp_path
     assert cli.main(["prepare", "digits", "--data-dir", str(tmp_path / "data")]) == 0
     run = tmp_path / "run"
     process = start(command(tmp_path / "data", run, "--checkpoint-ticks", "1000", steps=100_000))
-    wait_for_ticks(run, 2, process)
+    wait_for_ticks(run, 2, process.is_alive)
     beton = beton_path(tmp_path / "data", "digits", "train")
     os.truncate(beton, beton.stat().st_size - 1000)
     process.join(60)

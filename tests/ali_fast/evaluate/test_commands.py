@@ -225,7 +225,7 @@ def test_without_labels_there_are_inceptions_distances(run, tmp_path, capsys, mo
         return {"fid": 1.5, "kid": 0.002, "kid_std": 0.001}
 
     monkeypatch.setattr(inception, "measure", measure)
-    monkeypatch.setattr(inception, "library", lambda weights: None)
+    monkeypatch.setattr(inception, "load_library", lambda weights: None)
     monkeypatch.setattr(inception, "describe", lambda weights: weights.name)
     make_set(tmp_path / "own", "folder", ALL)
     of_folder(run, tmp_path / "own")
