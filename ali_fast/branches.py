@@ -8,13 +8,14 @@ Each is traced whole; the arithmetic is that of `ali_fast.objective.ali`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ali_fast import objective
+from ali_fast.aside import sides
 from ali_fast.capture import compiled
 from ali_fast.layers import Statistics
 from ali_fast.pixels import to_x
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
 class Branches:
     """Called as `Step.turn`: both players' gradients; losses and statistics are noted."""
 
-    def __init__(self, step: Step, compile: bool):
+    def __init__(self, step: Step, compile: bool, options: Mapping[str, Any]):
         self.step = step
         self.side = torch.cuda.Stream(step.device) if step.device.type == "cuda" else None
 
         def program(function: Callable[..., tuple]) -> Callable[..., tuple]:
-            return compiled(function, step.device) if compile else function
+            return compiled(function, step.device, options) if compile else function
 
         self.encode, self.decode, self.judge = program(self._encode), program(self._decode), program(self._judge)
         working = step.working
@@ -50,6 +51,7 @@ class Branches:
         to_d, to_x, to_z = self.judge(x, *made, seeds, of_encoder, of_decoder)
         with self.aside():
             to_e = torch.autograd.grad([z_joint], self.of_e, [to_z])
+            sides.join()
         to_g = torch.autograd.grad([x_tilde], self.of_g, [to_x])
         self.join()
         # Every tensor that crosses streams lives up to here: neither stream's memory is reused under the other.

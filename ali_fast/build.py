@@ -95,6 +95,7 @@ def build_step(
         samples_y=source.samples_y,
         labelled=labelled,
         ema=config.ema,
+        aside=where.type == "cuda",
         world=world,
     )
 

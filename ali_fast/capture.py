@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -33,12 +34,14 @@ def missing_compiler() -> str | None:
     return "no C++ compiler (g++ or clang++) was found"
 
 
-def compiled(function: Callable[..., R], device: torch.device) -> Callable[..., R]:
-    """`function` traced whole, `torch.autograd.grad` included; a graph break is an error."""
+def compiled(
+    function: Callable[..., R], device: torch.device, more: Mapping[str, Any] = MappingProxyType({})
+) -> Callable[..., R]:
+    """`function` traced whole, `torch.autograd.grad` included; a graph break is an error. more: Inductor's options."""
     torch._dynamo.config.trace_autograd_ops = True
     torch._dynamo.config.recompile_limit = 64  # of one source line: every Step in a process is a compilation of its own
     options: dict[str, Any] = CUDA_OPTIONS if device.type == "cuda" else {}
-    return torch.compile(function, fullgraph=True, dynamic=False, options=dict(options))
+    return torch.compile(function, fullgraph=True, dynamic=False, options={**options, **more})
 
 
 class Graphed:

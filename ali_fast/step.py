@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ali_fast import aside as weight_gradients
 from ali_fast.branches import Branches
 from ali_fast.capture import Graphed, compiled
 from ali_fast.condition import to_y
@@ -29,6 +30,7 @@ class Step:
     samples: uint8 [count, H, W, C] on the device; a batch is then int64 [B], which of them to take. samples_y: of a
     conditional model, their y.
     labelled: of K+1 classes; each step also takes half as many of these, drawn anew with replacement.
+    aside: compiled for a GPU, take weight gradients on a stream beside: see ali_fast.aside.
     branches: run E beside G, of ALI and not in fp16: see ali_fast.branches.
     ema: each step E's and G's weights and running statistics, of K+1 classes D's too, move an average by
     average = ema * average + (1 - ema) * new.
@@ -51,6 +53,7 @@ class Step:
         samples_y: Tensor | None = None,
         labelled: Labelled | None = None,
         ema: float | None = None,
+        aside: bool = False,
         branches: bool = False,
         world: World = ALONE,
     ):
@@ -77,11 +80,12 @@ class Step:
         self.world = world
         self.ema, self.shown = ema, model if ema is None else model.twin()
         self.turn: Callable[..., tuple[list[Tensor], list[Tensor]]]
+        options = weight_gradients.OPTIONS if aside else {}
         if branches:
             assert model.objective == "ali" and self.adam.scale is None and world.size == 1
-            self.turn = Branches(self, compile)
+            self.turn = Branches(self, compile, options)
         else:
-            self.turn = compiled(self._turn, self.device) if compile else self._turn
+            self.turn = compiled(self._turn, self.device, options) if compile else self._turn
         self.run: Callable[..., None] = Graphed(self._run) if cuda_graph else self._run
 
     def __call__(self, *batch: Tensor) -> None:
@@ -102,7 +106,9 @@ class Step:
         """What happens on the device, and all that a CUDA graph holds."""
         rows = self.pick(len(batch))
         z, seeds = self.noise(len(batch) + (0 if rows is None else len(rows)))
-        self.adam.step(*self.turn(batch, z, seeds, self.adam.scale, rows, y))
+        gradients = self.turn(batch, z, seeds, self.adam.scale, rows, y)
+        weight_gradients.sides.join()
+        self.adam.step(*gradients)
         self.average()
 
     @torch.no_grad()

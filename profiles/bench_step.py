@@ -72,6 +72,7 @@ def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> It
         compile: bool = True,
         cuda_graph: bool = False,
         resident: bool = False,
+        aside: bool = False,
         beside: bool = False,
     ) -> Row:
         def make() -> Step:
@@ -88,6 +89,7 @@ def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> It
                     compile=compile,
                     cuda_graph=cuda_graph,
                     samples=synthetic(preset, RESIDENT_IMAGES, device) if resident else None,
+                    aside=aside,
                     branches=beside,
                 )
 
@@ -110,9 +112,10 @@ def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> It
     yield ours("Triton kernels", spec="triton")
     yield ours("CUDA graph", spec="triton", cuda_graph=True)
     yield ours("resident data", spec="triton", cuda_graph=True, resident=True)
+    yield ours("--kernels auto", spec=auto, cuda_graph=True, resident=True)
     if low != torch.float16:
-        yield ours("E beside G (train does without)", spec=auto, cuda_graph=True, resident=True, beside=True)
-    yield ours("as train: --kernels auto", spec=auto, cuda_graph=True, resident=True)
+        yield ours("E beside G", spec=auto, cuda_graph=True, resident=True, aside=True, beside=True)
+    yield ours("as train: weight gradients beside", spec=auto, cuda_graph=True, resident=True, aside=True)
 
 
 def synthetic(preset: Preset, count: int, device: torch.device) -> Tensor:

@@ -1,0 +1,118 @@
+"""Weight gradients beside the step: the same numbers, and memory that nobody else is given meanwhile."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch._inductor import config as inductor
+
+from ali_fast import aside
+from ali_fast.capture import compiled
+from ali_fast.step import Step
+
+CPU = torch.device("cpu")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The names of the operations that Inductor's final graph has, as the pass left it."""
+    seen = []
+    after = aside.TakeAside.__call__
+
+    def record(self, graph):
+        after(self, graph)
+        seen.extend(str(node.target) for node in graph.nodes if node.op == "call_function")
+
+    monkeypatch.setattr(aside.TakeAside, "__call__", record)
+    with inductor.patch({"fx_graph_cache": False}):
+        yield seen
+
+
+def gradients(h, kernel, transposed_kernel, matrix):
+    """Of a sum of squares, by three weights and the input."""
+    y = F.conv_transpose2d(F.conv2d(h, kernel, stride=2), transposed_kernel, stride=2)
+    loss = (y.permute(0, 2, 3, 1).flatten(1) @ matrix).square().sum()
+    return torch.autograd.grad(loss, [kernel, transposed_kernel, matrix, h])
+
+
+def inputs():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(3, 4, 9, 9), (6, 4, 3, 3), (6, 5, 3, 3), (405, 7)]
+    return [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
+
+
+def test_products_that_lead_to_an_output_alone_are_taken_aside(calls):
+    given = inputs()
+    found = compiled(gradients, CPU, aside.OPTIONS)(*given)
+    torch.testing.assert_close(found, gradients(*given), rtol=1e-10, atol=1e-10)
+    assert calls.count("ali_fast.convolution_weight_aside.default") == 2
+    assert calls.count("ali_fast.product_aside.default") == 1
+    assert calls.count("aten.convolution_backward.default") == 2, "the maps' gradients stay"
+
+
+def test_one_that_is_needed_stays_in_line(calls):
+    def read(h, kernel):
+        gradient = torch.autograd.grad(F.conv2d(h, kernel).square().sum(), kernel)[0]
+        product = h.flatten(1) @ h.flatten(1).t()
+        return gradient * 2, product.sum()
+
+    h, kernel, *_ = inputs()
+    found = compiled(read, CPU, aside.OPTIONS)(h, kernel)
+    torch.testing.assert_close(found, read(h, kernel), rtol=1e-10, atol=1e-10)
+    assert not [name for name in calls if "aside" in name]
+
+
+def test_a_step_moves_as_without(make_small, kind):
+    steps = []
+    for beside in (False, True):
+        torch.manual_seed(0)
+        steps.append(Step(make_small(kind, torch.float64), learning_rate=1e-3, aside=beside))
+        size, channels = steps[-1].model.architecture.image_size, steps[-1].model.architecture.image_channels
+        for _ in range(3):
+            steps[-1](torch.randint(256, (4, size, size, channels), dtype=torch.uint8))
+    for ours, theirs in zip(*(step.model.parameters() for step in steps), strict=True):
+        assert float((ours - theirs).detach().norm()) <= 1e-10 * float(theirs.detach().norm())
+
+
+@needs_gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("count", [1, 2])
+def test_operands_are_given_to_nobody_before_the_product_is_through(count, monkeypatch):
+    monkeypatch.setattr(aside, "sides", aside.Sides(count))
+    kept = torch.randn(512, 512, device="cuda")
+    for _ in range(2 * count):  # each stream twice
+        operand = torch.randn(512, 512, device="cuda")
+        expected = operand.clone() @ kept
+        where = operand.data_ptr()
+        torch.cuda.synchronize()
+        with torch.cuda.stream(aside.sides.forked()):  # the next that is forked, with two streams the other one
+            torch.cuda._sleep(50_000_000)
+        for side in aside.sides.of[torch.cuda.current_stream()]:
+            side.wait_stream(aside.sides.of[torch.cuda.current_stream()][-1])
+        product = torch.ops.ali_fast.product_aside(operand, kept)
+        del operand
+        others = [torch.zeros(512, 512, device="cuda") for _ in range(4)]
+        assert where not in [other.data_ptr() for other in others]
+        aside.sides.join()
+        torch.testing.assert_close(product, expected)
+
+
+@needs_gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("branches", [False, True])
+def test_captured_it_is_uncaptured_bit_for_bit_and_near_the_step_in_line(make_small, kind, dtype, branches):
+    steps = []
+    for options in ({}, {"aside": True}, {"aside": True, "cuda_graph": True}):
+        model = make_small(kind, torch.float32, "triton").cuda()
+        step = Step(model, learning_rate=1e-3, dtype=dtype, branches=branches, **options)
+        steps.append(step)
+        torch.manual_seed(1)
+        a = model.architecture
+        for seed in range(8):
+            generator = torch.Generator().manual_seed(seed)
+            shape = (8, a.image_size, a.image_size, a.image_channels)
+            step(torch.randint(256, shape, generator=generator, dtype=torch.uint8).cuda())
+    line, plain, captured = (torch.cat([p.detach().flatten() for p in step.model.parameters()]) for step in steps)
+    assert torch.equal(plain, captured)
+    assert float((line - plain).norm() / line.norm()) < (1e-4 if dtype == torch.float32 else 3e-2)
