@@ -96,6 +96,7 @@ def build_step(
         labelled=labelled,
         ema=config.ema,
         aside=where.type == "cuda",
+        branches=where.type == "cuda" and model.objective == "ali" and dtype != torch.float16 and world.size == 1,
         world=world,
     )
 

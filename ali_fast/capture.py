@@ -22,8 +22,15 @@ _COOPERATIVE = {
     "triton.force_cooperative_reductions": True,
     "split_reductions": False,
 }
-OPTION_SETS: dict[str, dict[str, Any]] = {"default": {}, "reads": _READS, "cooperative": _READS | _COOPERATIVE}
-CUDA_OPTIONS = OPTION_SETS["reads"]  # whether another is better was not seen on a quiet GPU
+# On sm_90 a kernel of Inductor's may be launched while the one before it ends (programmatic dependent launch).
+_EARLY = {"triton.enable_pdl": True}
+OPTION_SETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "cooperative": _READS | _COOPERATIVE,
+    "reads": _READS,
+    "early": _READS | _EARLY,
+}
+CUDA_OPTIONS = OPTION_SETS["early"]
 
 
 def missing_compiler() -> str | None:
@@ -72,7 +79,8 @@ class Graphed:
             return
         if self.buffers is None:
             self.buffers = [tensor.clone() for tensor in batch]
-            with torch.cuda.graph(self.graph):
+            # First what the step waits for, then what runs beside it.
+            with torch.cuda.graph(self.graph, stream=torch.cuda.Stream(priority=-1)):
                 self.function(*self.buffers)
         for buffer, tensor in zip(self.buffers, batch, strict=True):
             assert tensor.shape == buffer.shape, "a captured step takes batches of one size"
