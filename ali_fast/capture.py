@@ -22,15 +22,8 @@ _COOPERATIVE = {
     "triton.force_cooperative_reductions": True,
     "split_reductions": False,
 }
-# On sm_90 a kernel of Inductor's may be launched while the one before it ends (programmatic dependent launch).
-_EARLY = {"triton.enable_pdl": True}
-OPTION_SETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "cooperative": _READS | _COOPERATIVE,
-    "reads": _READS,
-    "early": _READS | _EARLY,
-}
-CUDA_OPTIONS = OPTION_SETS["early"]
+OPTION_SETS: dict[str, dict[str, Any]] = {"default": {}, "cooperative": _READS | _COOPERATIVE, "reads": _READS}
+CUDA_OPTIONS = OPTION_SETS["reads"]
 
 
 def missing_compiler() -> str | None:
@@ -79,7 +72,7 @@ class Graphed:
             return
         if self.buffers is None:
             self.buffers = [tensor.clone() for tensor in batch]
-            # First what the step waits for, then what runs beside it.
+            # The line of the step goes before what runs beside it: on an H200 two hundredths of cifar10's step.
             with torch.cuda.graph(self.graph, stream=torch.cuda.Stream(priority=-1)):
                 self.function(*self.buffers)
         for buffer, tensor in zip(self.buffers, batch, strict=True):

@@ -105,17 +105,20 @@ def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> It
         yield ours("compiled, Inductor's own kernels")
         yield ours("compiled (as train)", spec=auto)
         return
-    yield ours("compiled, default options", options="default")
-    yield ours("compiled, cooperative options", options="cooperative")
-    yield ours("compiled, reads options", options="reads")
-    yield ours("Triton kernels", spec="triton", options="reads")
-    yield ours("CUDA graph", spec="triton", options="reads", cuda_graph=True)
-    yield ours("resident data", spec="triton", options="reads", cuda_graph=True, resident=True)
-    yield ours("--kernels auto", spec=auto, options="reads", cuda_graph=True, resident=True)
-    whole = functools.partial(ours, spec=auto, cuda_graph=True, resident=True, aside=True, beside=low != torch.float16)
-    yield whole("weight gradients beside", options="reads", beside=False)
-    yield whole("E beside G", options="reads")
-    yield whole("as train: kernels start early")
+    for options in capture.OPTION_SETS:
+        if capture.OPTION_SETS[options] is not capture.CUDA_OPTIONS:
+            yield ours(f"compiled, {options} options", options=options)
+    yield ours("compiled, options as train")
+    yield ours("Triton kernels", spec="triton")
+    yield ours("CUDA graph", spec="triton", cuda_graph=True)
+    yield ours("resident data", spec="triton", cuda_graph=True, resident=True)
+    yield ours("--kernels auto", spec=auto, cuda_graph=True, resident=True)
+    whole = functools.partial(ours, spec=auto, cuda_graph=True, resident=True, aside=True)
+    if low == torch.float16:
+        yield whole("as train: weight gradients beside")
+    else:
+        yield whole("weight gradients beside")
+        yield whole("as train: E beside G", beside=True)
 
 
 def synthetic(preset: Preset, count: int, device: torch.device) -> Tensor:

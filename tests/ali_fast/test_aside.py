@@ -80,21 +80,25 @@ def test_a_step_moves_as_without(make_small, kind):
 def test_operands_are_given_to_nobody_before_the_product_is_through(count, monkeypatch):
     monkeypatch.setattr(aside, "sides", aside.Sides(count))
     kept = torch.randn(512, 512, device="cuda")
-    for _ in range(2 * count):  # each stream twice
-        operand = torch.randn(512, 512, device="cuda")
-        expected = operand.clone() @ kept
+    expected = kept @ kept
+    for _ in range(count):  # a first call takes longer than any delay
+        torch.ops.ali_fast.product_aside(kept, kept)
+    aside.sides.join()
+    torch.cuda.synchronize()
+    for _ in range(2 * count):
+        for _ in range(count):
+            with torch.cuda.stream(aside.sides.forked()):
+                torch.cuda._sleep(500_000_000)  # cycles: a quarter of a second
+        operand = kept.clone()
         where = operand.data_ptr()
-        torch.cuda.synchronize()
-        with torch.cuda.stream(aside.sides.forked()):  # the next that is forked, with two streams the other one
-            torch.cuda._sleep(50_000_000)
-        for side in aside.sides.of[torch.cuda.current_stream()]:
-            side.wait_stream(aside.sides.of[torch.cuda.current_stream()][-1])
         product = torch.ops.ali_fast.product_aside(operand, kept)
         del operand
         others = [torch.zeros(512, 512, device="cuda") for _ in range(4)]
+        assert not any(side.query() for side in aside.sides.of[torch.cuda.current_stream()]), "it is delayed"
         assert where not in [other.data_ptr() for other in others]
         aside.sides.join()
         torch.testing.assert_close(product, expected)
+        torch.cuda.synchronize()
 
 
 @needs_gpu

@@ -34,7 +34,7 @@ def bench(tmp_path):
 
 @pytest.fixture
 def not_compiled(monkeypatch):
-    monkeypatch.setattr("ali_fast.step.compiled", lambda function, device: function)
+    monkeypatch.setattr("ali_fast.step.compiled", lambda function, *_: function)
 
 
 @pytest.mark.usefixtures("not_compiled")

@@ -1,6 +1,7 @@
 """GPU kernels of the whole step, lowered for an H100 that is not there; the counts are this torch version's."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -74,3 +75,32 @@ def test_fusion_is_what_it_was(tmp_path, spec, options):
     assert row["gflop"] <= 69.2
     assert row["others"] == COUNTED[version][spec, options]
     assert row["others"] <= MOST
+
+
+ASIDE = """
+from profiles import pretend
+pretend.h100()
+import torch
+from ali_fast import aside, capture, kernels, presets
+from ali_fast.model import ALI
+from ali_fast.step import Step
+from profiles import whole_step
+
+preset = presets.resolve("digits")
+model = ALI(preset.architecture, kernels.resolve("auto", "sm_90"))
+step = Step(model, learning_rate=1e-4, dtype=torch.bfloat16, compile=False)
+print(whole_step.lower(step, 8, {**capture.CUDA_OPTIONS, **aside.OPTIONS})[0])
+"""
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="pretending a GPU needs the CPU build of torch")
+@pytest.mark.timeout(600)
+def test_nothing_is_written_where_a_product_beside_may_still_read():
+    """On a GPU: every buffer has memory of its own from the allocator, which knows of the stream beside."""
+    lowered = subprocess.run([sys.executable, "-c", ASIDE], capture_output=True, text=True, cwd=ROOT, timeout=550)
+    assert lowered.returncode == 0, lowered.stderr
+    code = lowered.stdout
+    assert len(re.findall(r"= torch\.ops\.ali_fast\.\w+_aside\.default\(", code)) > 5
+    assert "in_out_ptr" not in code, "a kernel writes in place"
+    assert "# reuse" not in code
+    assert "enable_pdl': True" not in code and "launch_pdl': True" not in code
