@@ -2,7 +2,8 @@
 
     python -m profiles.count [--preset cifar10 ...] [--kernels triton ...] [--options best] [--json PATH] [--chart PATH]
 
-Minutes a preset. The counts hold for this torch version: Inductor's fusions change with every one.
+Minutes a preset. The counts hold for this torch version: Inductor's fusions change with every one. They are the step's
+as one program; on a GPU ALI's is three, E beside G, with some kernels more.
 """
 
 from __future__ import annotations

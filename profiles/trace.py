@@ -3,8 +3,9 @@
     python -m profiles.trace --dataset cifar10 [--preset P] [--steps N] [--json PATH] [--chart PATH] [--trace PATH]
     profiles/nsys.sh --dataset cifar10                     the same steps under nsys, with NVTX ranges
 
-The step is the one that `train --amp` takes, on synthetic resident images, warm before anything is recorded. On a CPU
-the table is of operators, and there are no gaps. --trace writes what chrome://tracing and Perfetto open.
+The step is the one that `train --amp` takes, on synthetic resident images, warm before anything is recorded. Kernels on
+several streams overlap: their shares of the busy time add up to more than one. On a CPU the table is of operators, and
+there are no gaps. --trace writes what chrome://tracing and Perfetto open.
 """
 
 from __future__ import annotations
