@@ -8,14 +8,13 @@ an H200 an eighth of cifar10's step. Each is traced whole; the arithmetic is tha
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ali_fast import objective
-from ali_fast.aside import sides
+from ali_fast import objective, weight_gradients
 from ali_fast.capture import compiled
 from ali_fast.layers import Statistics
 from ali_fast.pixels import to_x
@@ -27,14 +26,16 @@ if TYPE_CHECKING:
 class Branches:
     """Called as `Step.turn`: both players' gradients; losses and statistics are noted."""
 
-    def __init__(self, step: Step, compile: bool, options: Mapping[str, Any]):
+    def __init__(self, step: Step, compile: bool, aside: bool):
         self.step = step
         self.side = torch.cuda.Stream(step.device) if step.device.type == "cuda" else None
 
-        def program(function: Callable[..., tuple]) -> Callable[..., tuple]:
+        def program(function: Callable[..., tuple], in_line: int = 0) -> Callable[..., tuple]:
+            options = weight_gradients.options(in_line) if aside else {}
             return compiled(function, step.device, options) if compile else function
 
-        self.encode, self.decode, self.judge = program(self._encode), program(self._decode), program(self._judge)
+        self.encode, self.decode = program(self._encode), program(self._decode)
+        self.judge = program(self._judge, in_line=2)  # to_x, to_z
         working = step.working
         self.of_e, self.of_g = list(working.encoder.parameters()), list(working.decoder.parameters())
         assert [*map(id, self.of_e), *map(id, self.of_g)] == [*map(id, working.generator_parameters())]
@@ -43,22 +44,22 @@ class Branches:
         self, batch: Tensor, z: Tensor, seeds: Tensor, scale: None = None, rows: None = None, y: None = None
     ) -> tuple[list[Tensor], list[Tensor]]:
         assert scale is rows is y is None, "ALI itself, and no fp16"
-        with self.aside():
+        with self.on_side():
             x, z_joint, *of_encoder = self.encode(batch, z, seeds)
         x_tilde, *of_decoder = self.decode(z, seeds)
         self.join()
         made = [made.detach().requires_grad_() for made in (x_tilde, z_joint)]
-        to_d, to_x, to_z = self.judge(x, *made, seeds, of_encoder, of_decoder)
-        with self.aside():
+        *to_d, to_x, to_z = self.judge(x, *made, seeds, of_encoder, of_decoder)
+        with self.on_side():
             to_e = torch.autograd.grad([z_joint], self.of_e, [to_z])
-            sides.join()
+            weight_gradients.join()
         to_g = torch.autograd.grad([x_tilde], self.of_g, [to_x])
         self.join()
         # Every tensor that crosses streams lives up to here: neither stream's memory is reused under the other.
         return [*to_e, *to_g], to_d
 
     @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
+    def on_side(self) -> Iterator[None]:
         """On the side stream, behind what the current one has been given."""
         if self.side is None:
             yield
@@ -100,7 +101,7 @@ class Branches:
         sigma, *of_e = of_encoder
         pairs = [*zip(of_e[::2], of_e[1::2], strict=True), *zip(of_decoder[::2], of_decoder[1::2], strict=True)]
         step.note(objective.Outcome(stats, sigma, [], [], [*pairs, *statistics]))
-        return to_d, to_x, to_z
+        return *to_d, to_x, to_z
 
 
 def _detached(statistics: Statistics) -> list[Tensor]:

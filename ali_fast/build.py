@@ -84,19 +84,21 @@ def build_step(
         console.print("compiling the step" if compiles else f"warning: {why}: training eagerly, which is slower")
     process.set_up(where)
     world.share(model.to(where))
+    captured = config.cuda_graphs and where.type == "cuda"
+    beside = captured and compiles and world.size == 1  # without a graph the host, which has more to launch, is late
     return Step(
         model,
         learning_rate=config.learning_rate,
         betas=(preset.beta1, preset.beta2),
         dtype=dtype,
         compile=compiles,
-        cuda_graph=config.cuda_graphs and where.type == "cuda",
+        cuda_graph=captured,
         samples=source.samples,
         samples_y=source.samples_y,
         labelled=labelled,
         ema=config.ema,
-        aside=where.type == "cuda",
-        branches=where.type == "cuda" and model.objective == "ali" and dtype != torch.float16 and world.size == 1,
+        aside=beside,
+        branches=beside and model.objective == "ali" and dtype != torch.float16,
         world=world,
     )
 

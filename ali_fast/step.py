@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ali_fast import aside as weight_gradients
+from ali_fast import weight_gradients
 from ali_fast.branches import Branches
 from ali_fast.capture import Graphed, compiled
 from ali_fast.condition import to_y
@@ -30,7 +30,7 @@ class Step:
     samples: uint8 [count, H, W, C] on the device; a batch is then int64 [B], which of them to take. samples_y: of a
     conditional model, their y.
     labelled: of K+1 classes; each step also takes half as many of these, drawn anew with replacement.
-    aside: compiled for a GPU, take weight gradients on a stream beside: see ali_fast.aside.
+    aside: compiled for a GPU, take weight gradients on a stream beside: see ali_fast.weight_gradients.
     branches: run E beside G, of ALI and not in fp16: see ali_fast.branches.
     ema: each step E's and G's weights and running statistics, of K+1 classes D's too, move an average by
     average = ema * average + (1 - ema) * new.
@@ -80,11 +80,11 @@ class Step:
         self.world = world
         self.ema, self.shown = ema, model if ema is None else model.twin()
         self.turn: Callable[..., tuple[list[Tensor], list[Tensor]]]
-        options = weight_gradients.OPTIONS if aside else {}
         if branches:
             assert model.objective == "ali" and self.adam.scale is None and world.size == 1
-            self.turn = Branches(self, compile, options)
+            self.turn = Branches(self, compile, aside)
         else:
+            options = weight_gradients.options() if aside else {}
             self.turn = compiled(self._turn, self.device, options) if compile else self._turn
         self.run: Callable[..., None] = Graphed(self._run) if cuda_graph else self._run
 
@@ -107,7 +107,8 @@ class Step:
         rows = self.pick(len(batch))
         z, seeds = self.noise(len(batch) + (0 if rows is None else len(rows)))
         gradients = self.turn(batch, z, seeds, self.adam.scale, rows, y)
-        weight_gradients.sides.join()
+        weight_gradients.join()
+        assert weight_gradients.all_joined()
         self.adam.step(*gradients)
         self.average()
 

@@ -2,18 +2,18 @@
 
 At batch 100 no product of the paper's nets fills a large GPU, and only Adam reads a weight's gradient. So a pass over
 the traced graph turns every product that leads to nothing but an output into an operation that runs on a stream of its
-own, until `sides.join()`: on an H200 a twelfth of cifar10's step. A convolution's backward is taken apart for it; its
-gradient of the map stays where it is.
+own, until `join`: on an H200 a twelfth of cifar10's step. A convolution's backward is taken apart for it; its gradient
+of the map stays where it is.
 
 Memory: the operands are recorded on the side stream, so the allocator gives them to nobody before it is through; and
-Inductor, which would reuse them under it, is told to reuse nothing (OPTIONS). Nor may its kernels start before the one
-before them has ended (triton.enable_pdl): it takes the operation before a kernel for the one it starts behind, and the
-one on another stream is not.
+Inductor, which would reuse them under it, is told to reuse nothing. Nor may its kernels start early
+(triton.enable_pdl): such a one waits for the operation before it in the program alone, and that may be on the other
+stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,42 +22,35 @@ from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_file
 
 aten = torch.ops.aten
 
-
-class Sides:
-    """The streams beside the current one that weight gradients take in turn."""
-
-    def __init__(self, count: int):
-        self.count = count
-        self.of: dict[torch.cuda.Stream, list[torch.cuda.Stream]] = {}
-        self.busy: dict[torch.cuda.Stream, list[torch.cuda.Stream]] = {}
-
-    def forked(self, *operands: Tensor) -> torch.cuda.Stream:
-        """One of them, behind what the current stream has been given; the operands stay until it is through."""
-        current = torch.cuda.current_stream()
-        sides = self.of.setdefault(current, [])
-        busy = self.busy.setdefault(current, [])
-        if len(sides) < self.count:
-            sides.append(torch.cuda.Stream(current.device))
-        else:
-            sides.append(sides.pop(0))
-        side = sides[-1]
-        if side not in busy:
-            busy.append(side)
-        side.wait_stream(current)
-        for operand in operands:
-            operand.record_stream(side)
-        return side
-
-    def join(self) -> None:
-        """The current stream waits for those that have been given work beside it."""
-        if not self.busy:
-            return
-        current = torch.cuda.current_stream()
-        for side in self.busy.pop(current, []):
-            current.wait_stream(side)
+_beside: dict[torch.cuda.Stream, torch.cuda.Stream] = {}
+_busy: set[torch.cuda.Stream] = set()  # of those beside which something runs
 
 
-sides = Sides(1)
+def forked(*operands: Tensor) -> torch.cuda.Stream:
+    """The stream beside the current one, behind what that has been given; the operands stay until it is through."""
+    current = torch.cuda.current_stream()
+    if current not in _beside:
+        _beside[current] = torch.cuda.Stream(current.device)
+    side = _beside[current]
+    _busy.add(current)
+    side.wait_stream(current)
+    for operand in operands:
+        operand.record_stream(side)
+    return side
+
+
+def join() -> None:
+    """The current stream waits for what runs beside it."""
+    if not _busy:
+        return
+    current = torch.cuda.current_stream()
+    if current in _busy:
+        current.wait_stream(_beside[current])
+        _busy.remove(current)
+
+
+def all_joined() -> bool:
+    return not _busy
 
 
 @torch.library.custom_op("ali_fast::product_aside", mutates_args=())
@@ -65,7 +58,7 @@ def product_aside(a: Tensor, b: Tensor) -> Tensor:
     """a @ b for matrices."""
     if not a.is_cuda:
         return a @ b
-    with torch.cuda.stream(sides.forked(a, b)):
+    with torch.cuda.stream(forked(a, b)):
         return a @ b
 
 
@@ -79,7 +72,7 @@ def convolution_weight_aside(dy: Tensor, h: Tensor, weight: Tensor, stride: Sequ
     """The weight's gradient of a convolution of h without padding, from dy."""
     if not dy.is_cuda:
         return _of_weight(dy, h, weight, stride, transposed)
-    with torch.cuda.stream(sides.forked(dy, h, weight)):
+    with torch.cuda.stream(forked(dy, h, weight)):
         return _of_weight(dy, h, weight, stride, transposed)
 
 
@@ -93,49 +86,66 @@ def _of_weight(dy: Tensor, h: Tensor, weight: Tensor, stride: Sequence[int], tra
     return aten.convolution_backward(dy, h, weight, None, *geometry, [False, True, False])[1]
 
 
+def options(in_line: int = 0) -> dict[str, Any]:
+    """Inductor's, for a program of which the last `in_line` outputs are read before `join`."""
+    return {
+        "post_grad_custom_post_pass": TakeAside(in_line),
+        "allow_buffer_reuse": False,
+        "inplace_buffers": False,
+        "memory_planning": False,
+        "triton.enable_pdl": False,
+    }
+
+
 class TakeAside(CustomGraphPass):
-    """The pass, on Inductor's final graph."""
+    """The pass, on the graph that Inductor is about to lower.
+
+    The forward of a program that has a backward stays as it is: what only its backward reads is an output, too.
+    """
+
+    def __init__(self, in_line: int):
+        self.in_line = in_line
 
     def __call__(self, graph: fx.Graph) -> None:
+        inputs = [node.name for node in graph.nodes if node.op == "placeholder"]
+        if any("primals" in name for name in inputs) and not any("tangents" in name for name in inputs):
+            return
+        *_, output = graph.nodes
+        outputs: Any = output.args[0]
+        kept = set(outputs[len(outputs) - self.in_line :])
         for node in list(graph.nodes):
-            if node.target is aten.mm.default and _is_leaf(node):
+            if node.target is aten.mm.default and _is_leaf(node, kept):
                 node.target = torch.ops.ali_fast.product_aside.default
             elif node.target is aten.convolution_backward.default:
-                _take_apart(graph, node)
+                _take_apart(graph, node, kept)
 
     def uuid(self) -> Any:
-        return get_hash_for_files((__file__,))
+        return get_hash_for_files((__file__,)), self.in_line
 
-
-OPTIONS: dict[str, Any] = {
-    "post_grad_custom_post_pass": TakeAside(),
-    "allow_buffer_reuse": False,
-    "inplace_buffers": False,
-}
 
 _VIEWS = (
     aten.view.default,
-    aten.reshape.default,
     aten.permute.default,
     aten.unsqueeze.default,
     aten.squeeze.dim,
-    aten.t.default,
     aten.as_strided.default,
 )
 
 
-def _is_leaf(node: fx.Node) -> bool:
-    """Whether nothing is computed from it: it is an output, or is by views alone."""
-    return all(user.op == "output" or (user.target in _VIEWS and _is_leaf(user)) for user in node.users)
+def _is_leaf(node: fx.Node, kept: set[fx.Node]) -> bool:
+    """Whether nothing is computed from it: it is an output that may be late, or is by views alone."""
+    return node not in kept and all(
+        user.op == "output" or (user.target in _VIEWS and _is_leaf(user, kept)) for user in node.users
+    )
 
 
-def _take_apart(graph: fx.Graph, node: fx.Node) -> None:
+def _take_apart(graph: fx.Graph, node: fx.Node, kept: set[fx.Node]) -> None:
     arguments: Any = node.args
     dy, h, weight, _, stride, padding, dilation, transposed, output_padding, groups, wanted = arguments
     to_h, to_weight, to_bias = wanted
     plain = not any([*padding, *output_padding]) and set(dilation) == {1} and groups == 1 and not to_bias
-    gradient = next(_parts(node, 1), None)
-    if not (plain and to_weight and gradient is not None and _is_leaf(gradient)):
+    gradient = next((user for user in node.users if user.args[1] == 1), None)
+    if not (plain and to_weight and gradient is not None and _is_leaf(gradient, kept)):
         return
     with graph.inserting_after(node):
         aside = graph.call_function(
@@ -151,7 +161,3 @@ def _take_apart(graph: fx.Graph, node: fx.Node) -> None:
         for part in list(node.users):
             graph.erase_node(part)
         graph.erase_node(node)
-
-
-def _parts(node: fx.Node, index: int) -> Iterator[fx.Node]:
-    return (user for user in node.users if user.args[1] == index)

@@ -5,9 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch._inductor import config as inductor
 
-from ali_fast import aside
+from ali_fast import weight_gradients
 from ali_fast.capture import compiled
 from ali_fast.step import Step
+from ali_fast.weight_gradients import TakeAside, options
 
 CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -15,24 +16,17 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The names of the operations that Inductor's final graph has, as the pass left it."""
+    """The names of the operations in the graphs that Inductor lowers, as the pass left them."""
     seen = []
-    after = aside.TakeAside.__call__
+    plain = TakeAside.__call__
 
     def record(self, graph):
-        after(self, graph)
+        plain(self, graph)
         seen.extend(str(node.target) for node in graph.nodes if node.op == "call_function")
 
-    monkeypatch.setattr(aside.TakeAside, "__call__", record)
+    monkeypatch.setattr(TakeAside, "__call__", record)
     with inductor.patch({"fx_graph_cache": False}):
         yield seen
-
-
-def gradients(h, kernel, transposed_kernel, matrix):
-    """Of a sum of squares, by three weights and the input."""
-    y = F.conv_transpose2d(F.conv2d(h, kernel, stride=2), transposed_kernel, stride=2)
-    loss = (y.permute(0, 2, 3, 1).flatten(1) @ matrix).square().sum()
-    return torch.autograd.grad(loss, [kernel, transposed_kernel, matrix, h])
 
 
 def inputs():
@@ -41,13 +35,22 @@ def inputs():
     return [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
 
 
-def test_products_that_lead_to_an_output_alone_are_taken_aside(calls):
+def loss(h, kernel, transposed_kernel, matrix):
+    y = F.conv_transpose2d(F.conv2d(h, kernel, stride=2), transposed_kernel, stride=2)
+    return (y.permute(0, 2, 3, 1).flatten(1) @ matrix).square().sum()
+
+
+@pytest.mark.parametrize("of_h", [True, False])
+def test_products_that_lead_to_an_output_alone_are_taken_aside(calls, of_h):
+    def gradients(h, *weights):
+        return torch.autograd.grad(loss(h, *weights), [*weights, h] if of_h else weights)
+
     given = inputs()
-    found = compiled(gradients, CPU, aside.OPTIONS)(*given)
+    found = compiled(gradients, CPU, options())(*given)
     torch.testing.assert_close(found, gradients(*given), rtol=1e-10, atol=1e-10)
     assert calls.count("ali_fast.convolution_weight_aside.default") == 2
     assert calls.count("ali_fast.product_aside.default") == 1
-    assert calls.count("aten.convolution_backward.default") == 2, "the maps' gradients stay"
+    assert calls.count("aten.convolution_backward.default") == 1 + of_h, "a map's gradient stays"
 
 
 def test_one_that_is_needed_stays_in_line(calls):
@@ -57,16 +60,45 @@ def test_one_that_is_needed_stays_in_line(calls):
         return gradient * 2, product.sum()
 
     h, kernel, *_ = inputs()
-    found = compiled(read, CPU, aside.OPTIONS)(h, kernel)
+    found = compiled(read, CPU, options())(h, kernel)
     torch.testing.assert_close(found, read(h, kernel), rtol=1e-10, atol=1e-10)
+    assert calls
     assert not [name for name in calls if "aside" in name]
 
 
-def test_a_step_moves_as_without(make_small, kind):
+def test_outputs_that_are_read_before_the_join_stay_in_line(calls):
+    def products(a, b):
+        return a @ b, b @ a, (a @ a).t()
+
+    a, b = torch.randn(2, 5, 5, dtype=torch.float64)
+    for in_line in (0, 2, 3):
+        calls.clear()
+        found = compiled(products, CPU, options(in_line))(a, b)
+        torch.testing.assert_close(found, products(a, b))
+        assert calls.count("ali_fast.product_aside.default") == 3 - in_line
+
+
+def test_what_a_forward_saves_for_its_backward_stays_in_line(calls):
+    def forward(h, matrix):
+        return (h @ matrix).exp()
+
+    h, matrix = (tensor.detach().requires_grad_() for tensor in torch.randn(2, 5, 5, dtype=torch.float64))
+    y = compiled(forward, CPU, options())(h, matrix)
+    assert calls
+    assert not [name for name in calls if "aside" in name]
+    found = torch.autograd.grad(y.sum(), [h, matrix])
+    torch.testing.assert_close(found, torch.autograd.grad(forward(h, matrix).sum(), [h, matrix]))
+    assert calls.count("ali_fast.product_aside.default") == 2, "the backward's are"
+
+
+@pytest.mark.parametrize(("kind", "branches"), [("maxout", False), ("norm", True)])
+def test_a_step_moves_as_without(make_small, kind, branches):
     steps = []
-    for beside in (False, True):
+    for aside in (False, True):
         torch.manual_seed(0)
-        steps.append(Step(make_small(kind, torch.float64), learning_rate=1e-3, aside=beside))
+        steps.append(
+            Step(make_small(kind, torch.float64), learning_rate=1e-3, aside=aside, branches=aside and branches)
+        )
         size, channels = steps[-1].model.architecture.image_size, steps[-1].model.architecture.image_channels
         for _ in range(3):
             steps[-1](torch.randint(256, (4, size, size, channels), dtype=torch.uint8))
@@ -76,29 +108,27 @@ def test_a_step_moves_as_without(make_small, kind):
 
 @needs_gpu
 @pytest.mark.gpu
-@pytest.mark.parametrize("count", [1, 2])
-def test_operands_are_given_to_nobody_before_the_product_is_through(count, monkeypatch):
-    monkeypatch.setattr(aside, "sides", aside.Sides(count))
+def test_operands_are_given_to_nobody_before_the_product_is_through():
     kept = torch.randn(512, 512, device="cuda")
     expected = kept @ kept
-    for _ in range(count):  # a first call takes longer than any delay
-        torch.ops.ali_fast.product_aside(kept, kept)
-    aside.sides.join()
+    torch.ops.ali_fast.product_aside(kept, kept)  # a first call takes longer than any delay
+    weight_gradients.join()
     torch.cuda.synchronize()
-    for _ in range(2 * count):
-        for _ in range(count):
-            with torch.cuda.stream(aside.sides.forked()):
-                torch.cuda._sleep(500_000_000)  # cycles: a quarter of a second
+    for _ in range(2):
+        side = weight_gradients.forked()
+        with torch.cuda.stream(side):
+            torch.cuda._sleep(500_000_000)  # cycles: a quarter of a second
         operand = kept.clone()
         where = operand.data_ptr()
         product = torch.ops.ali_fast.product_aside(operand, kept)
         del operand
         others = [torch.zeros(512, 512, device="cuda") for _ in range(4)]
-        assert not any(side.query() for side in aside.sides.of[torch.cuda.current_stream()]), "it is delayed"
+        assert not side.query(), "it is delayed"
         assert where not in [other.data_ptr() for other in others]
-        aside.sides.join()
+        weight_gradients.join()
         torch.testing.assert_close(product, expected)
         torch.cuda.synchronize()
+    assert weight_gradients.all_joined()
 
 
 @needs_gpu
@@ -107,9 +137,9 @@ def test_operands_are_given_to_nobody_before_the_product_is_through(count, monke
 @pytest.mark.parametrize("branches", [False, True])
 def test_captured_it_is_uncaptured_bit_for_bit_and_near_the_step_in_line(make_small, kind, dtype, branches):
     steps = []
-    for options in ({}, {"aside": True}, {"aside": True, "cuda_graph": True}):
+    for more in ({}, {"aside": True}, {"aside": True, "cuda_graph": True}):
         model = make_small(kind, torch.float32, "triton").cuda()
-        step = Step(model, learning_rate=1e-3, dtype=dtype, branches=branches, **options)
+        step = Step(model, learning_rate=1e-3, dtype=dtype, branches=branches, **more)
         steps.append(step)
         torch.manual_seed(1)
         a = model.architecture
@@ -119,4 +149,5 @@ def test_captured_it_is_uncaptured_bit_for_bit_and_near_the_step_in_line(make_sm
             step(torch.randint(256, shape, generator=generator, dtype=torch.uint8).cuda())
     line, plain, captured = (torch.cat([p.detach().flatten() for p in step.model.parameters()]) for step in steps)
     assert torch.equal(plain, captured)
+    assert steps[1].read_metrics() == steps[2].read_metrics()
     assert float((line - plain).norm() / line.norm()) < (1e-4 if dtype == torch.float32 else 3e-2)
