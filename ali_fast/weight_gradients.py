@@ -135,8 +135,19 @@ _VIEWS = (
 def _is_leaf(node: fx.Node, kept: set[fx.Node]) -> bool:
     """Whether nothing is computed from it: it is an output that may be late, or is by views alone."""
     return node not in kept and all(
-        user.op == "output" or (user.target in _VIEWS and _is_leaf(user, kept)) for user in node.users
+        user.op == "output" or (_is_view(user) and _is_leaf(user, kept)) for user in node.users
     )
+
+
+def _is_view(node: fx.Node) -> bool:
+    if node.target is not aten.reshape.default:
+        return node.target in _VIEWS
+    given: Any = node.args
+    try:
+        given[0].meta["val"].view(given[1])
+    except RuntimeError:  # a copy
+        return False
+    return True
 
 
 def _take_apart(graph: fx.Graph, node: fx.Node, kept: set[fx.Node]) -> None:
