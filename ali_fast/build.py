@@ -85,7 +85,8 @@ def build_step(
     process.set_up(where)
     world.share(model.to(where))
     captured = config.cuda_graphs and where.type == "cuda"
-    beside = captured and compiles and world.size == 1  # without a graph the host, which has more to launch, is late
+    # Without a graph the host, which has more to launch, would be late; several processes average all gradients first.
+    beside = captured and compiles and world.size == 1
     return Step(
         model,
         learning_rate=config.learning_rate,

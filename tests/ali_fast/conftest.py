@@ -3,6 +3,7 @@
 The helpers beside this file (in_float64, forked) are importable by name.
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -82,3 +83,14 @@ def kind(request) -> str:
 @pytest.fixture
 def make_small():
     return small_model
+
+
+@pytest.fixture
+def restored():
+    """For runs in this process: its signal handlers and generator are put back."""
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    state = torch.get_rng_state()
+    yield
+    torch.set_rng_state(state)
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)

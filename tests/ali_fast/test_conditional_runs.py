@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import signal
 
 import numpy as np
 import pytest
@@ -20,6 +19,8 @@ from ali_fast.inference import normal
 from data_prep.split import Sample, Split
 from data_prep.writer import write_splits
 
+pytestmark = pytest.mark.usefixtures("restored")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
@@ -28,17 +29,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def restored():
-    """Handlers and the generator are the process's."""
-    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-    state = torch.get_rng_state()
-    yield
-    torch.set_rng_state(state)
-    for signum, handler in handlers.items():
-        signal.signal(signum, handler)
 
 
 def train(dataset, data, run, *more, steps=2):

@@ -297,7 +297,7 @@ def test_a_captured_step_lets_its_graph_go_before_the_processes_part(make_small)
 
 def closing(arguments: list[str]) -> int:
     """In a process: whether a training lets its step go, once, and while the others are still there."""
-    closed: list[bool] = []
+    closed: list[bool] = []  # nothing is put back: the process ends with this
     Step.close = lambda self: closed.append(torch.distributed.is_initialized())  # type: ignore[method-assign]
     return cli.main(arguments) or closed != [True]
 

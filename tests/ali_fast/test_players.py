@@ -1,7 +1,6 @@
 """Each objective as a run: its networks, what it writes, resumed bit for bit, and what it refuses."""
 
 import json
-import signal
 
 import numpy as np
 import pytest
@@ -22,16 +21,11 @@ OTHERS = [name for name in PLAYERS if name != "ali"]
 
 
 @pytest.fixture(autouse=True)
-def restored():
-    """Handlers, threads and the generator are the process's."""
-    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-    state, threads = torch.get_rng_state(), torch.get_num_threads()
+def one_thread(restored):
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-    torch.set_rng_state(state)
-    for signum, handler in handlers.items():
-        signal.signal(signum, handler)
 
 
 @pytest.fixture(scope="module")

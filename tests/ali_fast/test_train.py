@@ -168,7 +168,7 @@ def test_resident_is_the_same_run(data, straight, tmp_path):
     assert_same_run(tmp_path, straight)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("restored")
 def test_ranges_for_nsys(data, tmp_path, monkeypatch):
     """On the host, around what they name: a step's range holds the whole step, and every wait precedes one."""
     pushed = []
@@ -206,7 +206,7 @@ def test_minutes_end_the_session_and_the_next_goes_on(data, straight, tmp_path):
     assert steps == sorted({*range(10, STEPS + 1, 10), stopped})
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("restored")
 def test_minutes_are_not_spent_by_a_first_step_that_compiles(data, tmp_path, monkeypatch):
     from ali_fast.step import Step
 
@@ -227,18 +227,7 @@ def in_process(arguments, capsys) -> tuple[int, str]:
     return code, capsys.readouterr().err
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Signal handlers and the generator are the process's: put them back."""
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-    state = torch.get_rng_state()
-    yield
-    torch.set_rng_state(state)
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
-
-
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("restored")
 def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, capsys, monkeypatch):
     from ali_fast.step import Step
 
@@ -257,7 +246,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, capsys, monkeyp
     assert [line["step"] for line in ticks(tmp_path)] == [10, 20]
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("restored")
 def test_weights_noise_and_pictures_are_drawn_apart(data, tmp_path, monkeypatch):
     """They all come of one seed, by generators of one kind."""
     from ali_fast import inference
@@ -287,7 +276,7 @@ def test_weights_noise_and_pictures_are_drawn_apart(data, tmp_path, monkeypatch)
         assert not torch.isclose(a, b, atol=1e-5).all()
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("restored")
 def test_weights_that_are_not_finite_stop_the_run(data, tmp_path, capsys, monkeypatch):
     from ali_fast.step import Step
 
@@ -305,7 +294,7 @@ def test_weights_that_are_not_finite_stop_the_run(data, tmp_path, capsys, monkey
     assert final(tmp_path)["step"]["steps"] == 20
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("restored")
 @pytest.mark.parametrize(("ticks", "steps", "saved"), [(1, 20, 10), (1000, 5, 5)], ids=["on the way", "at the end"])
 def test_the_checkpoint_is_saved_before_figures_are_drawn(data, tmp_path, monkeypatch, ticks, steps, saved):
     from ali_fast.record import Recorder
@@ -319,7 +308,7 @@ def test_the_checkpoint_is_saved_before_figures_are_drawn(data, tmp_path, monkey
     assert final(tmp_path)["step"]["steps"] == saved
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("restored")
 def test_a_damaged_newest_checkpoint_is_passed_over(data, straight, tmp_path, capsys):
     process = start(command(data, tmp_path, "--checkpoint-ticks", "1", steps=50))
     process.join(120)
@@ -330,7 +319,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(data, straight, tmp_path, ca
     assert_same_run(tmp_path, straight)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("restored")
 def test_bad_input_is_one_line_and_exit_code_2(data, straight, tmp_path, capsys, monkeypatch):
     good = command(data, straight)
 
@@ -358,7 +347,7 @@ def test_bad_input_is_one_line_and_exit_code_2(data, straight, tmp_path, capsys,
     refused(["export", str(tmp_path / "fresh")], "is no run directory")
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("restored")
 def test_more_than_the_kernels_can_count_is_refused(data, tmp_path, capsys, monkeypatch):
     """The digits' largest map has 64 x 6 x 6 elements an image; D sees twice as many images."""
     from ali_fast import build
@@ -373,7 +362,7 @@ def test_more_than_the_kernels_can_count_is_refused(data, tmp_path, capsys, monk
     )
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("restored")
 def test_checkpoint_of_another_network(data, tmp_path, capsys):
     assert cli.main(command(data, tmp_path, steps=1)) == 0
     newest = checkpoint.list_checkpoints(tmp_path / "checkpoints")[0]
@@ -391,7 +380,7 @@ def test_checkpoint_of_another_network(data, tmp_path, capsys):
         assert name in err
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("restored")
 def test_other_data_than_the_run_began_with_is_refused(tmp_path, capsys):
     data, run = tmp_path / "data", tmp_path / "run"
     for steps in (1, 2):  # prepared twice from one source it is the same data
@@ -415,7 +404,7 @@ def test_other_data_than_the_run_began_with_is_refused(tmp_path, capsys):
     assert final(run)["conditions"]["train_sha256"] == "0" * 16
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("restored")
 def test_a_run_is_not_written_down_as_shorter_than_it_is(data, tmp_path):
     assert cli.main(command(data, tmp_path, steps=4)) == 0
     before = (tmp_path / "config.json").read_bytes()
@@ -425,7 +414,7 @@ def test_a_run_is_not_written_down_as_shorter_than_it_is(data, tmp_path):
     assert (tmp_path / "config.json").read_bytes() == before
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("restored")
 def test_no_disk_space(data, tmp_path, capsys):
     assert cli.main(command(data, tmp_path, steps=10)) == 0
     (tmp_path / "checkpoints" / "step-00000020.part").symlink_to("/dev/full")
@@ -440,7 +429,7 @@ def test_no_disk_space(data, tmp_path, capsys):
     assert [line["step"] for line in ticks(tmp_path)] == [10, 20]
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("restored")
 def test_a_second_training_in_the_same_directory_says_so(data, tmp_path, capsys):
     process = start(command(data, tmp_path, steps=100_000))
     wait_for_ticks(tmp_path, 1, process.is_alive)
@@ -452,7 +441,7 @@ def test_a_second_training_in_the_same_directory_says_so(data, tmp_path, capsys)
     assert "another training is running" in err
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("restored")
 def test_data_damaged_under_a_run_ends_it_with_a_saved_checkpoint(data, tmp_path, capsys):
     assert cli.main(["prepare", "digits", "--data-dir", str(tmp_path / "data")]) == 0
     run = tmp_path / "run"
@@ -484,7 +473,7 @@ def test_a_run_of_one_step_says_nothing_of_its_speed(data, tmp_path):
     assert not TIMES - {"seconds"} & line.keys()
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("restored")
 def test_json_of_a_finished_run_is_its_last_line(data, straight, tmp_path):
     before = metrics.read_metrics(straight / "metrics.jsonl")
     assert cli.main(command(data, straight, "--json", str(tmp_path / "line.json"))) == 0
