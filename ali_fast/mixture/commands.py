@@ -20,7 +20,7 @@ class Run(RunConfig):
     """Train many ALIs and GANs at once, count the modes they cover, infer with the best, draw figure 8.
 
     The same command again resumes. By default the paper's protocol: ten runs each, learning rate, beta1 and init std
-    drawn for each run. With those three given, ten seeds of one setting, as in: --learning-rate 1e-4 --beta1 0.2
+    drawn for each run. With those three given, ten seeds of one setting, as in: --learning-rate 1e-4 --beta1 0.8
     --init-std 0.02 --epochs 400 --no-inference
     """
 
