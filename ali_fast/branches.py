@@ -49,7 +49,7 @@ class Branches:
         x_tilde, *of_decoder = self.decode(z, seeds)
         self.join()
         made = [made.detach().requires_grad_() for made in (x_tilde, z_joint)]
-        *to_d, to_x, to_z = self.judge(x, *made, seeds, of_encoder, of_decoder)
+        to_x, to_z, *to_d = self.judge(x, *made, seeds, of_encoder, of_decoder)
         with self.on_side():
             to_e = torch.autograd.grad([z_joint], self.of_e, [to_z])
             weight_gradients.join()
@@ -101,7 +101,7 @@ class Branches:
         sigma, *of_e = of_encoder
         pairs = [*zip(of_e[::2], of_e[1::2], strict=True), *zip(of_decoder[::2], of_decoder[1::2], strict=True)]
         step.note(objective.Outcome(stats, sigma, [], [], [*pairs, *statistics]))
-        return *to_d, to_x, to_z
+        return to_x, to_z, *to_d
 
 
 def _detached(statistics: Statistics) -> list[Tensor]:

@@ -12,17 +12,21 @@ import torch._dynamo.config
 from torch import Tensor
 from torch._inductor import config as inductor
 
+from csrc_triton.stored import teach_inductor
+
 R = TypeVar("R")
 
-# Batch norm's masked gradient has more than four reads and three users: by default Inductor writes it to memory in
-# float32 before it reduces it. Cooperative reductions finish in one launch what else takes two or three.
-_READS = {"realize_reads_threshold": 16}
+# What takes many operations, or reads, Inductor by default computes once and writes to memory, in float32. Batch norm's
+# gradient behind dropout is such a thing, and cheaper to compute again in both of the kernels that read it.
+# Cooperative reductions finish in one launch what else takes two or three.
+_READS = {"realize_reads_threshold": 64, "realize_acc_reads_threshold": 64, "realize_opcount_threshold": 1000}
 _COOPERATIVE = {
+    "realize_reads_threshold": 16,  # with more, torch 2.13 fails to write the code
     "triton.cooperative_reductions": True,
     "triton.force_cooperative_reductions": True,
     "split_reductions": False,
 }
-OPTION_SETS: dict[str, dict[str, Any]] = {"default": {}, "reads": _READS, "cooperative": _READS | _COOPERATIVE}
+OPTION_SETS: dict[str, dict[str, Any]] = {"default": {}, "reads": _READS, "cooperative": _COOPERATIVE}
 CUDA_OPTIONS = OPTION_SETS["reads"]  # whether another is better was not seen on a quiet GPU
 
 
@@ -38,6 +42,7 @@ def compiled(
     function: Callable[..., R], device: torch.device, more: Mapping[str, Any] = MappingProxyType({})
 ) -> Callable[..., R]:
     """`function` traced whole, `torch.autograd.grad` included; a graph break is an error. more: Inductor's options."""
+    teach_inductor()
     torch._dynamo.config.trace_autograd_ops = True
     torch._dynamo.config.recompile_limit = 64  # of one source line: every Step in a process is a compilation of its own
     options: dict[str, Any] = CUDA_OPTIONS if device.type == "cuda" else {}
@@ -47,10 +52,10 @@ def compiled(
 class Graphed:
     """`function(*batch)`, which works on the device alone, captured in one CUDA graph and replayed.
 
-    The first WARM_UP calls run as they are, on a side stream: they compile, pick algorithms and fill the
-    optimizers' states. They are calls like the others, so a captured run is the run without capture. Then the
-    next call captures; from there on a call copies its batch into the graph's own buffers and replays. The
-    default generator's state is a pair of device tensors that each replay advances (torch registers it).
+    The first WARM_UP calls run as they are, on a side stream: they compile and pick algorithms. They are calls like
+    the others, so a captured run is the run without capture. Then the next call captures; from there on a call copies
+    its batch into the graph's own buffers and replays. The default generator's state is a pair of device tensors that
+    each replay advances (torch registers it).
     """
 
     WARM_UP = 3

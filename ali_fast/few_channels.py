@@ -1,4 +1,9 @@
-"""A product with few maps, for GPUs, whose libraries pad them or fall back to slow kernels."""
+"""A product with few maps, for GPUs, whose libraries pad them or fall back to slow kernels.
+
+A small one is a sum a pixel and map, which Inductor fuses with both neighbours. In a large one that would compute what
+goes before it once for every map: there each map has a sum of its own, which Inductor has in one kernel, and so have
+the weight's gradients, beside the sums of the batch norm before it.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from csrc_triton.stored import stored
+
 FEW = 4
 """Channels, or maps, up to which this pays."""
+LARGE = 2**22
+"""Elements of the map from which sums of their own do, which in a small one are some more launches."""
 
 
 def pays(h: Tensor, few: int) -> bool:
@@ -20,18 +29,26 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, h: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(h, weight)
-        return cast((_single(h)[..., None, :] * _single(weight)).sum(dim=-1), h.dtype)
+        if h.numel() < LARGE:
+            y = (_single(h)[..., None, :] * _single(weight)).sum(dim=-1)
+        else:
+            y = torch.stack([(_single(h) * row).sum(dim=-1) for row in _single(weight)], dim=-1)
+        return cast(y, h.dtype)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
         h, weight = ctx.saved_tensors
-        dh = (_single(dy)[..., None] * _single(weight)).sum(dim=-2).to(h.dtype)
-        return dh, dy.flatten(0, -2).t() @ h.flatten(0, -2)
+        dy = stored(dy)
+        dh = cast((_single(dy)[..., None] * _single(weight)).sum(dim=-2), h.dtype)
+        if h.numel() < LARGE:
+            return dh, dy.flatten(0, -2).t() @ h.flatten(0, -2)
+        pixels = tuple(range(h.dim() - 1))
+        dweight = torch.stack([(_single(h) * g[..., None]).sum(dim=pixels) for g in _single(dy).unbind(-1)])
+        return dh, cast(dweight, weight.dtype)
 
 
 def product(h: Tensor, weight: Tensor) -> Tensor:
-    """F.linear(h, weight) for few maps: h [..., C], weight [maps, C]; a sum a pixel, which Inductor fuses with both
-    neighbours."""
+    """F.linear(h, weight) for few maps: h [..., C], weight [maps, C]."""
     return _Product.apply(h, weight)
 
 

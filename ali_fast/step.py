@@ -104,6 +104,7 @@ class Step:
 
     def _run(self, batch: Tensor, y: Tensor | None = None) -> None:
         """What happens on the device, and all that a CUDA graph holds."""
+        weight_gradients.forget()
         rows = self.pick(len(batch))
         z, seeds = self.noise(len(batch) + (0 if rows is None else len(rows)))
         gradients = self.turn(batch, z, seeds, self.adam.scale, rows, y)
@@ -191,10 +192,10 @@ class Step:
         batch = [new.to(old.dtype) for new, old in zip([*means, *variances], running, strict=True)]
         torch._foreach_lerp_(running, batch, BATCH_NORM_MOMENTUM)
         values = outcome.losses if outcome.sigma is None else torch.cat([outcome.losses, outcome.sigma[None]])
-        self.sums += values
+        self.sums.add_(values)
         bad = (self.first_bad < 0) & ~values.isfinite().all()
         self.first_bad.copy_(torch.where(bad, self.counter, self.first_bad))
-        self.counter += 1
+        self.counter.add_(1)
 
     def read_metrics(self) -> dict[str, float]:
         """Means since the last reading, by the names of the objective's METRICS; waits for the device."""

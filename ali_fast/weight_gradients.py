@@ -53,7 +53,15 @@ def all_joined() -> bool:
     return not _busy
 
 
-@torch.library.custom_op("ali_fast::product_aside", mutates_args=())
+def forget() -> None:
+    """What a step that failed left running: the next one need not wait for it, the allocator does."""
+    _busy.clear()
+
+
+_AS_GIVEN = (torch.Tag.needs_fixed_stride_order,)  # else Inductor may give operands other strides than the fakes'
+
+
+@torch.library.custom_op("ali_fast::product_aside", mutates_args=(), tags=_AS_GIVEN)
 def product_aside(a: Tensor, b: Tensor) -> Tensor:
     """a @ b for matrices."""
     if not a.is_cuda:
@@ -67,7 +75,7 @@ def _(a: Tensor, b: Tensor) -> Tensor:
     return a @ b
 
 
-@torch.library.custom_op("ali_fast::convolution_weight_aside", mutates_args=())
+@torch.library.custom_op("ali_fast::convolution_weight_aside", mutates_args=(), tags=_AS_GIVEN)
 def convolution_weight_aside(dy: Tensor, h: Tensor, weight: Tensor, stride: Sequence[int], transposed: bool) -> Tensor:
     """The weight's gradient of a convolution of h without padding, from dy."""
     if not dy.is_cuda:
@@ -87,12 +95,16 @@ def _of_weight(dy: Tensor, h: Tensor, weight: Tensor, stride: Sequence[int], tra
 
 
 def options(in_line: int = 0) -> dict[str, Any]:
-    """Inductor's, for a program of which the last `in_line` outputs are read before `join`."""
+    """Inductor's, for a program of which the first `in_line` outputs are read before `join`.
+
+    The first, because Dynamo adds outputs at the end: whatever the program assigns to an attribute.
+    """
     return {
         "post_grad_custom_post_pass": TakeAside(in_line),
         "allow_buffer_reuse": False,
         "inplace_buffers": False,
         "memory_planning": False,
+        "reorder_for_peak_memory": False,  # an operation aside starts where it stands: early is what it is for
         "triton.enable_pdl": False,
     }
 
@@ -112,7 +124,7 @@ class TakeAside(CustomGraphPass):
             return
         *_, output = graph.nodes
         outputs: Any = output.args[0]
-        kept = set(outputs[len(outputs) - self.in_line :])
+        kept = set(outputs[: self.in_line])
         for node in list(graph.nodes):
             if node.target is aten.mm.default and _is_leaf(node, kept):
                 node.target = torch.ops.ali_fast.product_aside.default
@@ -128,6 +140,7 @@ _VIEWS = (
     aten.permute.default,
     aten.unsqueeze.default,
     aten.squeeze.dim,
+    aten.slice.Tensor,
     aten.as_strided.default,
 )
 
@@ -158,7 +171,7 @@ def _take_apart(graph: fx.Graph, node: fx.Node, kept: set[fx.Node]) -> None:
     gradient = next((user for user in node.users if user.args[1] == 1), None)
     if not (plain and to_weight and gradient is not None and _is_leaf(gradient, kept)):
         return
-    with graph.inserting_after(node):
+    with graph.inserting_before(node):
         aside = graph.call_function(
             torch.ops.ali_fast.convolution_weight_aside.default, (dy, h, weight, list(stride), transposed)
         )

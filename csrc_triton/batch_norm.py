@@ -15,6 +15,8 @@ applies them, each program walking back over the rows it has summed, of which th
 taken about a row of the data, so that a mean far larger than the deviation costs no digits.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 import triton
@@ -27,6 +29,8 @@ from csrc_triton.launch import wrap_triton
 from csrc_triton.philox import channel_uniforms
 
 SMALL_ROWS = 2048
+LARGE = 2**20
+"""Elements from which Inductor's GPU code takes sums for Welford's updates: less work, in smaller maps more kernels."""
 
 # ---------------------------------------------------------------- reference
 
@@ -62,6 +66,38 @@ def image_by_image(
     var = (squares.mean(0) + rows * (means - mean).square().mean(0)) / rows
     h = (x - _channels(mean)) * _channels(weight.to(single) * torch.rsqrt(var + eps)) + _channels(bias.to(single))
     return _activate(h, slope, keep, threshold).to(dtype), mean, var
+
+
+class _AboutARow(torch.autograd.Function):
+    """Batch norm by two sums about the first row, as the kernels take theirs: (h, mean, var) of a float32 map."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        M = x.numel() // x.shape[1]
+        row = x[:1, :, :1, :1]
+        d = x - row
+        shift, square = d.sum((0, 2, 3)) / M, (d * d).sum((0, 2, 3)) / M
+        mean, var = shift + row.flatten(), square - shift * shift
+        invstd = torch.rsqrt(var + eps)
+        ctx.save_for_backward(x, weight, mean, invstd)
+        ctx.eps = eps
+        ctx.mark_non_differentiable(mean, var)
+        return (x - _channels(mean)) * _channels(invstd * weight) + _channels(bias), mean, var
+
+    @staticmethod
+    def backward(ctx: Any, dh: Tensor, *_: None) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight, mean, invstd = ctx.saved_tensors
+        backward = torch.ops.aten.native_batch_norm_backward
+        return *backward(dh, x, weight, None, None, mean, invstd, True, ctx.eps, [True, True, True]), None
+
+
+def about_a_row(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float, keep: Tensor | None, threshold: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`reference` for Inductor's GPU code of large maps: of torch's own it makes Welford's updates, a division each."""
+    single = torch.promote_types(x.dtype, torch.float32)
+    h, mean, var = _AboutARow.apply(x.to(single), weight.to(single), bias.to(single), eps)
+    return _activate(h, slope, keep, threshold).to(x.dtype), mean, var
 
 
 def _channels(v: Tensor) -> Tensor:
@@ -546,5 +582,7 @@ def batch_norm(
         return forward_op(x, weight, bias, eps, slope, threshold, seeds, slot)
     keep = _keep(seeds, slot, threshold, x)
     if threshold and backend == "inductor":
-        keep = torch.rand_like(x, dtype=torch.float32) >= threshold / 65536
-    return reference(x, weight, bias, eps, slope, keep, threshold)
+        keep = philox.torch_keep(x, threshold)
+    large = launch.runs_kernels(x) and torch.compiler.is_compiling() and x.numel() >= LARGE
+    formula = about_a_row if large else reference
+    return formula(x, weight, bias, eps, slope, keep, threshold)

@@ -278,5 +278,5 @@ def bias_act(
         return forward_op(x, bias, slope, threshold, seeds, slot)
     keep = _keep(seeds, slot, threshold, x)
     if threshold and backend == "inductor":
-        keep = torch.rand_like(x, dtype=torch.float32) >= threshold / 65536
+        keep = philox.torch_keep(x, threshold)
     return reference(x, bias, slope, keep, threshold)

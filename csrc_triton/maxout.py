@@ -361,6 +361,5 @@ def maxout(
         return forward_op(x, bias, threshold, before, seeds, slot, halves)[0]
     keep = _keep(seeds, slot, threshold, x, before)
     if threshold and backend == "inductor":
-        like = x if before else x[:, ::2]
-        keep = torch.rand_like(like, dtype=torch.float32) >= threshold / 65536
+        keep = philox.torch_keep(x if before else x[:, ::2], threshold)
     return reference(x, bias, keep, threshold, before, halves)

@@ -23,6 +23,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from csrc_triton.stored import stored
+
 # ---------------------------------------------------------------- device functions
 
 
@@ -136,6 +138,11 @@ def channel_keep(seeds: Tensor, slot: int, threshold: int, shape: Sequence[int])
     pack = packed_keep_on_cpu if seeds.device.type == "cpu" and torch.compiler.is_compiling() else packed_keep
     keep = pack(seeds[slot], n * h * w * groups, threshold).view(torch.uint8).reshape(n, h, w, groups * 8)
     return keep[..., :c].permute(0, 3, 1, 2)
+
+
+def torch_keep(like: Tensor, threshold: int) -> Tensor:
+    """Decisions of torch's own generator, bool like `like`."""
+    return stored(torch.rand_like(like, dtype=torch.float32) >= threshold / 65536)
 
 
 def drop(x: Tensor, keep: Tensor, threshold: int) -> Tensor:

@@ -227,7 +227,7 @@ def reparametrize(
     threshold = philox.dropout_threshold(dropout)
     launch.check_device("reparametrize", params, z=z, seeds=seeds)
     if backend == "inductor":
-        keep = torch.rand((2 * z.shape[0], *z.shape[1:]), device=z.device) >= threshold / 65536 if threshold else None
+        keep = philox.torch_keep(params.reshape(-1, *z.shape[1:]), threshold) if threshold else None
         return reference(params, z, torch.randn(z.shape, device=z.device), keep, threshold)
     launch.check_seeds("reparametrize", seeds, slot)
     assert seeds is not None

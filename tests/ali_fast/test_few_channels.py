@@ -13,7 +13,9 @@ from ali_fast import capture, few_channels
 @pytest.mark.parametrize(("dtype", "bound"), BOUNDS)
 @pytest.mark.parametrize("maps", [1, 3])
 @pytest.mark.parametrize("device", DEVICES)
-def test_product(maps, device, dtype, bound):
+@pytest.mark.parametrize("large", [1, few_channels.LARGE])
+def test_product(maps, device, large, dtype, bound, monkeypatch):
+    monkeypatch.setattr(few_channels, "LARGE", large)
     inputs = [draw(*shape, dtype=dtype, device=device) for shape in ((2, 5, 7, 33), (maps, 33))]
     hold(few_channels.product, F.linear, inputs, bound)
 
@@ -24,8 +26,10 @@ def test_only_a_gpu_and_few_channels_ask_for_it(device, few, pays):
 
 
 @pytest.mark.parametrize(("dtype", "bound"), BOUNDS)
-def test_its_gradients_in_a_compiled_step(dtype, bound):
+@pytest.mark.parametrize("large", [1, few_channels.LARGE])
+def test_its_gradients_in_a_compiled_step(large, dtype, bound, monkeypatch):
     """torch 2.11 compiled them as zeros where the forward ended in a cast to the dtype that it had."""
+    monkeypatch.setattr(few_channels, "LARGE", large)
     inputs = [draw(*shape, dtype=dtype) for shape in ((6, 33), (3, 33))]
     dy = draw(6, 3, dtype=dtype).detach()
 

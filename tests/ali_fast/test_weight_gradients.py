@@ -68,15 +68,51 @@ def test_one_that_is_needed_stays_in_line(calls):
 
 
 def test_outputs_that_are_read_before_the_join_stay_in_line(calls):
-    def products(a, b):
-        return a @ b, b @ a, (a @ a).t().unflatten(0, (1, 5))
+    class Program:
+        sums = torch.zeros((), dtype=torch.float64)
+
+        def __call__(self, a, b):
+            self.sums = self.sums + a.sum()  # Dynamo returns it behind the others
+            return (a @ a).t().unflatten(0, (1, 5)), b @ a, a @ b
 
     a, b = torch.randn(2, 5, 5, dtype=torch.float64)
     for in_line in (0, 2, 3):
         calls.clear()
-        found = compiled(products, CPU, options(in_line))(a, b)
-        torch.testing.assert_close(found, products(a, b))
+        found = compiled(Program().__call__, CPU, options(in_line))(a, b)
+        torch.testing.assert_close(found, Program()(a, b))
         assert calls.count("ali_fast.product_aside.default") == 3 - in_line
+
+
+@pytest.mark.parametrize("kind", ["maxout", "norm"])
+def test_what_e_and_g_wait_for_stays_in_line(make_small, monkeypatch, kind):
+    """By the route on which nothing is computed from D's gradients of its inputs before E and G read them."""
+    sources = []
+    plain = TakeAside.__call__
+
+    def source(node):
+        is_view = node.op == "call_function" and ("view" in str(node.target) or weight_gradients._is_view(node))
+        return source(node.args[0]) if is_view else str(node.target)
+
+    def record(self, graph):
+        plain(self, graph)
+        *_, output = graph.nodes
+        sources.extend(source(node) for node in output.args[0][: self.in_line])
+
+    monkeypatch.setattr(TakeAside, "__call__", record)
+    with inductor.patch({"fx_graph_cache": False}):
+        step = Step(make_small(kind, torch.float64), learning_rate=1e-3, route="two", aside=True, branches=True)
+        size, channels = step.model.architecture.image_size, step.model.architecture.image_channels
+        step(torch.randint(256, (4, size, size, channels), dtype=torch.uint8))
+    assert len(sources) == 2, "to_x, to_z"
+    assert not [name for name in sources if "aside" in name]
+
+
+def test_a_failed_step_leaves_nothing_to_wait_for(make_small, monkeypatch):
+    monkeypatch.setattr(weight_gradients, "_busy", {"the stream of a step that ran out of memory"})
+    step = Step(make_small("maxout", torch.float64), learning_rate=1e-3, compile=False)
+    size, channels = step.model.architecture.image_size, step.model.architecture.image_channels
+    step(torch.randint(256, (4, size, size, channels), dtype=torch.uint8))
+    assert weight_gradients.all_joined()
 
 
 def test_one_that_is_copied_stays_in_line(calls):

@@ -12,6 +12,7 @@ from torch.library import opcheck
 from csrc_triton import philox
 from csrc_triton.batch_norm import (
     SMALL_ROWS,
+    about_a_row,
     backward_op,
     batch_norm,
     forward_op,
@@ -170,6 +171,28 @@ def test_statistics_of_images_merged(shape, dropout, dtype):
     assert_close(var, var64, "statistic", checked, "var")
     if dtype == torch.float64:
         torch.testing.assert_close((y, mean, var), (y64, mean64, var64), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(3, 20, 5, 7), (9, 6, 1, 1), (1, 5, 3, 2)], ids=str)
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_sums_about_a_row(shape, dropout, dtype):
+    """What a compiled step on a GPU computes with Inductor's kernels; a mean far larger than the deviation."""
+    x = random_map(shape, dtype, "cpu", mean=30.0).requires_grad_()
+    weight, bias = _parameters(shape[1], torch.promote_types(dtype, FP32))
+    dy = random_map(shape, dtype, "cpu", seed=4)
+    threshold = philox.dropout_threshold(dropout)
+    keep = philox.channel_keep(some_seeds("cpu"), SLOT, threshold, shape) if dropout else None
+    y, *statistics = about_a_row(x, weight, bias, EPS, 0.1, keep, threshold)
+    got = (y, *statistics, *torch.autograd.grad(y, (x, weight, bias), dy))
+    assert not any(s.requires_grad for s in statistics)
+    kinds = ("map", "statistic", "statistic", "map", "parameter", "parameter")
+    names = ("y", "mean", "var", "dx", "dweight", "dbias")
+    for name, kind, a, b in zip(names, kinds, got, _float64(x, weight, bias, 0.1, dropout, dy), strict=True):
+        if dtype == torch.float64:
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+        else:
+            assert_close(a, b, kind, dtype, name)
 
 
 @pytest.mark.parametrize("backend", ["eager", "triton"])

@@ -1,5 +1,6 @@
 """GPU kernels of the whole step, lowered for an H100 that is not there; the counts are this torch version's."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -94,31 +95,42 @@ print(whole_step.lower(step, preset.batch_size, options)[0])
 """
 
 
+NAME = r"\b(?:buf|arg|primals_|tangents_|getitem_|view_)\d+(?:_1)?\b"
+
+
 def hazards(code):
     """Of Inductor's output for a GPU: how many operations run aside, and what reads their results or writes where they
     may still read."""
     parameters = dict(re.findall(r"^def (triton_\w+)\(([^)]*)\):", code, re.MULTILINE))
-    results, operands, found, count = set(), set(), [], 0
+    root, results, operands, found, count = {}, set(), set(), [], 0
+
+    def memory(text):
+        """Whose memory the names in a text are."""
+        return {root.get(name, name) for name in re.findall(NAME, text)}
+
     for line in code[code.index("def call(") :].splitlines():
-        names = re.findall(r"\b(?:buf\d+|arg\d+_1)\b", line)
-        if re.search(r"torch\.ops\.ali_fast\.\w+_aside\.default\(", line) and "assert" not in line:
+        text = line.split("#")[0]
+        if text.lstrip().startswith(("assert", "return", "del ")):
+            continue
+        if aside := re.search(r"(\w+) = torch\.ops\.ali_fast\.\w+_aside\.default\((.*)", text):
             count += 1
-            results.add(names[0])
-            operands |= set(names[1:])
-        elif alias := re.fullmatch(r"\s*(buf\d+) = (buf\d+)(?:  # reuse)?", line):
-            if alias[2] in results:
-                results.add(alias[1])
-            if "reuse" in line and alias[2] in operands:
+            results.add(aside[1])
+            operands |= memory(aside[2])
+        elif alias := re.match(rf"\s*(\w+) = (?:reinterpret_tensor\()?({NAME})(?:[,;]|\s*$)", text):
+            root[alias[1]] = root.get(alias[2], alias[2])
+            if "# reuse" in line and root[alias[1]] in operands:
                 found.append(line)
-        elif launch := re.search(r"\b(triton_\w+)\.run\(([^#]*)\)", line):
-            given = [name.strip() for name in launch[2].split(",")]
-            for parameter, name in zip(parameters[launch[1]].split(", "), given, strict=False):
-                if (name in operands and "out_ptr" in parameter) or (name in results and "ptr" in parameter):
+        elif launch := re.search(r"\b(\w+)\.run\((.*)\)", text):
+            names = parameters.get(launch[1], "").split(", ")
+            given = re.split(r",\s*(?![^(]*\))", launch[2])
+            for parameter, argument in itertools.zip_longest(names, given, fillvalue=""):
+                written = "out_ptr" in parameter or launch[1] not in parameters  # ours: who knows
+                if memory(argument) & (results | (operands if written else set())):
                     found.append(line)
-        elif ("out=" in line and set(re.findall(r"out=(buf\d+)", line)) & operands) or (
-            re.search(r"(extern_kernels|torch\.ops)\.", line) and "assert" not in line and set(names) & results
-        ):
-            found.append(line)
+        elif re.search(r"(extern_kernels|torch\.ops)\.|\.(zero_|fill_|copy_)\(", text):
+            written = re.findall(r"out=(?:reinterpret_tensor\()?(\w+)|(\w+)\.(?:zero_|fill_|copy_)\(", text)
+            if memory(text) & results or memory(" ".join(map(" ".join, written))) & operands:
+                found.append(line)
     return count, found
 
 
@@ -127,14 +139,23 @@ def test_hazards_are_seen():
     start += "def triton_in(in_out_ptr0, xnumel):\n  pass\ndef call(args):\n"
     start += "    buf3 = torch.ops.ali_fast.product_aside.default(buf1, reinterpret_tensor(buf2, (2, 3), (3, 1), 0))\n"
     start += "    buf4 = buf3\n"
+    start += "    del buf3\n"
+    start += "    buf10 = reinterpret_tensor(buf1, (2, 3), (3, 1), 0); del buf1\n"
     assert hazards(start + "    triton_poi.run(buf1, buf5, 10, stream=raw_stream0)\n") == (1, [])
+    assert hazards(start + "    return (buf4, reinterpret_tensor(buf4, (3, 2), (1, 3), 0))\n") == (1, [])
     for line in (
         "    triton_poi.run(buf4, buf5, 10, stream=raw_stream0)",
+        "    triton_poi.run(reinterpret_tensor(buf4, (3, 2), (1, 3), 0), buf5, 10, stream=raw_stream0)",
         "    triton_poi.run(buf5, buf2, 10, stream=raw_stream0)",
+        "    triton_poi.run(buf5, buf10, 10, stream=raw_stream0)",
+        "    forward_kernel_0.run(buf5, buf10, grid=(7, 1, 1), stream=raw_stream0)",
         "    triton_in.run(buf1, 10, stream=raw_stream0)",
-        "    buf6 = buf2  # reuse",
+        "    buf6 = buf2; del buf2  # reuse",
+        "    buf6 = reinterpret_tensor(buf10, (6, ), (1, ), 0); del buf10  # reuse",
         "    extern_kernels.mm(buf7, buf8, out=buf1)",
+        "    extern_kernels.mm(buf7, buf8, out=reinterpret_tensor(buf10, (6, ), (1, ), 0))",
         "    extern_kernels.mm(buf4, buf8, out=buf9)",
+        "    buf2.zero_()",
     ):
         assert hazards(start + line + "\n") == (1, [line])
 
