@@ -33,9 +33,9 @@ CUDA_OPTIONS = OPTION_SETS["reads"]  # whether another is better was not seen on
 def missing_compiler() -> str | None:
     """What torch.compile lacks on this machine, in words, or None."""
     names = [name for name in (inductor.cpp.cxx if isinstance(inductor.cpp.cxx, tuple) else ()) if name]
-    if any(shutil.which(name) for name in (*names, "g++", "clang++")):
+    if any(shutil.which(name) for name in names):
         return None
-    return "no C++ compiler (g++ or clang++) was found"
+    return f"no C++ compiler ({' or '.join(names)}) was found"
 
 
 def compiled(

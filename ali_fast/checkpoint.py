@@ -114,7 +114,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         try:
             with zipfile.ZipFile(file) as archive:
                 broken = archive.testzip()
-            state = torch.load(path, map_location=device, weights_only=True) if broken is None else None
+            state = torch.load(_rewound(file), map_location=device, weights_only=True) if broken is None else None
         except Exception as error:  # zipfile and torch raise many types on damaged bytes, none of them documented
             unreadable = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)  # that: a wrong offset
             if unreadable or isinstance(error, MemoryError) or "memory" in str(error):  # torch has types of its own
@@ -133,6 +133,11 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     return state
 
 
+def _rewound(file: IO[bytes]) -> IO[bytes]:
+    file.seek(0)
+    return file
+
+
 def read_newest(
     directory: Path, *, warn: Callable[[str], None], device: torch.device | str = "cpu"
 ) -> tuple[Path, dict[str, Any]] | None:
@@ -148,6 +153,8 @@ def read_newest(
         except DamagedCheckpointError as error:
             warn(f"{path} is damaged ({error}): trying the one before it")
         except OSError as error:  # it may be good: to go on from the one before would end in its deletion
+            if path not in list_checkpoints(directory):  # a training in there has written a newer one since
+                return read_newest(directory, warn=warn, device=device)
             raise InputError(
                 f"{path} cannot be read ({error.strerror}): see to it, or move it away to resume from the one before it"
             ) from error

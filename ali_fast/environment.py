@@ -67,8 +67,8 @@ def _gpu(index: int) -> dict[str, Any]:
 
 def cxx_compiler() -> str | None:
     """The C++ compiler torch.compile would use on a CPU, and its version line; None if there is none."""
-    command = os.environ.get("CXX") or next((c for c in ("g++", "clang++", "c++") if shutil.which(c)), None)
-    return _first_line([command, "--version"]) if command else None
+    command = os.environ.get("CXX") or "g++"
+    return _first_line([command, "--version"]) if shutil.which(command) else None
 
 
 def _git_commit() -> str | None:

@@ -25,7 +25,7 @@ from ali_fast.config import TrainConfig
 from ali_fast.data.device import y_of
 from ali_fast.data.loader import first_samples
 from ali_fast.data.resident import resident_bytes
-from ali_fast.data.schema import DamagedError, beton_path
+from ali_fast.data.schema import beton_path
 from ali_fast.data.source import Batch, Source
 from ali_fast.errors import InputError, Interrupted
 from ali_fast.files import write_text
@@ -137,13 +137,14 @@ def _train(
         try:
             with contextlib.closing(source.batches(step.steps)) as batches:
                 loop(config, step, batches, total, recorder, signals)
-        except DamagedError:  # the data was cut under the run: what was learned from it so far is good
+            if signals.received is None:
+                finish(step, recorder)
+        except (InputError, OSError):  # the data, or a disk: what was learned so far is good
             if world.size == 1:  # else the others are in the step still
-                recorder.save()
+                with contextlib.suppress(InputError, OSError):
+                    recorder.save()
             raise
-        if signals.received is None:
-            finish(step, recorder)
-        else:
+        if signals.received is not None:
             recorder.save()
             world.greatest(0)  # torchrun gives the others 30 s when one has ended: not before the first has saved
             console.print(f"saved step {step.steps}: the same command resumes")

@@ -157,11 +157,9 @@ def _transfer(file: Published, out: BinaryIO, moved: Callable[[], None]) -> None
     """One request: from where `out` ends to the end of the file, or to a failure."""
     start = out.tell()
     with _connect(file, start) as response:
-        if response.status == 200 and start:  # the server knows no ranges
-            out.truncate(out.seek(0))
-            start = 0
-        headers = response.headers
-        total = headers.get("Content-Range", "").rpartition("/")[2] if start else headers.get("Content-Length", "")
+        skip = start if response.status == 200 else 0  # the server knows no ranges: what is there comes again
+        headers, ranged = response.headers, start and not skip
+        total = headers.get("Content-Range", "").rpartition("/")[2] if ranged else headers.get("Content-Length", "")
         if total.isdigit() and int(total) != file.size:
             raise _no_way(file, f"it now has {total} bytes, the published {file.name} had {file.size}")
         window_at, window_bytes = time.monotonic(), 0
@@ -172,7 +170,8 @@ def _transfer(file: Published, out: BinaryIO, moved: Callable[[], None]) -> None
                 raise _PassingError(str(error) or type(error).__name__) from None
             if not data:
                 raise _PassingError(f"the connection closed after {out.tell()} of {file.size} bytes")
-            out.write(data[: file.size - out.tell()])
+            fresh, skip = data[skip:], max(0, skip - len(data))
+            out.write(fresh[: file.size - out.tell()])
             moved()
             window_bytes += len(data)
             if (elapsed := time.monotonic() - window_at) > STALL_S:

@@ -75,7 +75,7 @@ def load_library(weights: Path) -> Callable[..., dict[str, float]]:
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that is of another torch
         raise InputError(
             f"--inception-weights needs torch-fidelity, and a torchvision that fits this torch ({error}): install them "
-            f"with pip install 'ali-fast[fid]'"
+            f"with pip install 'ali-fast[fid]' torch=={torch.__version__.partition('+')[0]}"
         ) from error
     if not weights.is_file():
         raise InputError(

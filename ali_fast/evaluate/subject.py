@@ -65,9 +65,15 @@ class Subject:
         )
 
     def test(self, task: str) -> Split:
-        """The test split. Raises InputError for a data set that has none."""
+        """The test split. Raises InputError for a data set that has none, or whose settings are chosen on it."""
+        split = self.preset.test_split
+        if split == self.preset.valid_split and task in ("classes", "svm"):
+            raise InputError(
+                f"--task {task}: {self.config.dataset} has no images to measure on but those that settings are chosen "
+                f"on ({split}); evaluate a run on a data set with a test split"
+            )
         try:
-            return self.read("test")
+            return self.read(split)
         except NotPreparedError:
             raise InputError(
                 f"--task {task}: {self.config.dataset} has no test split in {self.config.data_dir}, and {task} is "

@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import time
+import zipfile
 
 import pytest
 import torch
@@ -267,3 +268,38 @@ def test_too_little_memory_is_no_damage(tmp_path, monkeypatch, error):
     monkeypatch.setattr(torch, "load", fail)
     with pytest.raises(type(error)):
         checkpoint.read_newest(tmp_path, warn=pytest.fail)
+
+
+def test_one_that_is_pruned_under_its_reader_is_passed_over_for_the_newer(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 1, {"step": {"steps": 1}}, keep=1)
+    listed = checkpoint.list_checkpoints
+
+    def then_pruned(directory):
+        found = listed(directory)
+        monkeypatch.setattr(checkpoint, "list_checkpoints", listed)
+        checkpoint.save(directory, 2, {"step": {"steps": 2}}, keep=1)
+        return found
+
+    monkeypatch.setattr(checkpoint, "list_checkpoints", then_pruned)
+    path, state = checkpoint.read_newest(tmp_path, warn=print)
+    assert (path.name, state["step"]) == ("step-00000002.pt", {"steps": 2})
+
+
+def test_a_link_to_nothing_is_an_error(tmp_path):
+    (tmp_path / "step-00000001.pt").symlink_to(tmp_path / "gone")
+    with pytest.raises(InputError, match="cannot be read"):
+        checkpoint.read_newest(tmp_path, warn=print)
+
+
+def test_what_is_loaded_is_what_was_checked(tmp_path, monkeypatch):
+    path = checkpoint.save(tmp_path, 1, {"step": 1}, keep=1)
+    check = zipfile.ZipFile.testzip
+
+    def swap(archive):
+        found = check(archive)
+        path.unlink()
+        torch.save({"format": checkpoint.FORMAT, "step": "other"}, path)
+        return found
+
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", swap)
+    assert checkpoint.read(path)["step"] == 1

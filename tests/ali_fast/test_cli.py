@@ -65,6 +65,7 @@ def test_train_flags_are_the_configurations():
         (FileExistsError(errno.EEXIST, "File exists", "runs"), 2, "ali-fast: File exists: runs\n"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "r"), 2, "ali-fast: File name too long: r\n"),
         (PermissionError(errno.EACCES, "Permission denied", "runs"), 2, "ali-fast: Permission denied: runs\n"),
+        (OSError(errno.EFBIG, "File too large"), 2, "ali-fast: File too large\n"),
     ],
 )
 def test_how_a_command_ends(error, code, message, capsys, monkeypatch):

@@ -125,6 +125,22 @@ def test_a_server_without_ranges_sends_all_again(server, tmp_path):
     assert fetch(server.published(), tmp_path).read_bytes() == DATA
 
 
+def test_a_server_without_ranges_that_hangs_up_costs_nothing(server, tmp_path):
+    server.ranges, server.cuts = False, [1000, 0, 2000]
+    part = tmp_path / "set.bin.part"
+    part.write_bytes(DATA[:1234])
+    assert fetch(server.published(), tmp_path).read_bytes() == DATA
+
+
+def test_an_answer_of_another_length_costs_no_byte_of_the_part(server, tmp_path):
+    """A page to log in on, say, in place of what was asked for."""
+    server.ranges, server.data = False, b"log in"
+    (tmp_path / "set.bin.part").write_bytes(DATA[:200_000])
+    with pytest.raises(InputError, match="it now has 6 bytes"):
+        fetch(server.published(), tmp_path)
+    assert (tmp_path / "set.bin.part").read_bytes() == DATA[:200_000]
+
+
 def test_a_damaged_part_is_given_up_and_loaded_anew(server, tmp_path):
     (tmp_path / "set.bin.part").write_bytes(b"?" * 1234)
     assert fetch(server.published(), tmp_path).read_bytes() == DATA

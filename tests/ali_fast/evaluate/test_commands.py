@@ -2,19 +2,23 @@
 
 import dataclasses
 import errno
+import io
 import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 import ali_fast
 from ali_fast import checkpoint, cli, config, kernels, presets
 from ali_fast.config import TrainConfig
+from ali_fast.data.balanced import balanced_draws
+from ali_fast.data.labelled import labelled_subset
 from ali_fast.data.loader import BetonLoader
 from ali_fast.data.schema import beton_path, read_manifest
-from ali_fast.evaluate import classifier, inception, labels_alone, subject, svm
+from ali_fast.evaluate import classifier, distances, features, inception, labels_alone, subject, svm
 from ali_fast.model import ALI
 from ali_fast.pixels import to_x
 from ali_fast.run_directory import RunDirectory
@@ -281,3 +285,96 @@ def test_what_would_fail_after_the_work_fails_before_it(run, tmp_path, capsys, m
     (run / "evaluation").write_text("")
     assert evaluate(run, "--task", "reconstruction") == 2
     assert capsys.readouterr().err.startswith("ali-fast: Not a directory: ")
+
+
+def split_of(data, name):
+    return BetonLoader(beton_path(data, "digits", name), batch_size=1).read_all()
+
+
+def test_svm_trains_chooses_and_measures_each_on_its_own_images(run, data, monkeypatch):
+    asked = []
+
+    def protocol(*sets, **_):
+        asked.append(sets)
+        return svm.Scores(1.0, 0.0, [0.0, 0.0])
+
+    monkeypatch.setattr(svm, "protocol", protocol)
+    assert evaluate(run, "--task", "svm", "--labels", 50, "--draws", 2) == 0
+    train, valid, test = (split_of(data, name) for name in ("train", "valid", "test"))
+    encoder = features.encoder_features(ali_fast.load(run).model)
+    principal = features.principal_components(train.images.numpy())
+    for (pool, draws, held_out, tested), represent in zip(
+        [asked[0], asked[2], asked[3]], (encoder, features.pixels, principal), strict=True
+    ):
+        for (found, labels), split in ((held_out, valid), (tested, test)):
+            np.testing.assert_array_equal(labels, split.labels)
+            np.testing.assert_allclose(found, represent(split.images.numpy()), rtol=1e-4, atol=1e-4)
+        for rows, draw in zip(draws, balanced_draws(train.labels.numpy(), tuple("0123456789"), 50, 3, 0), strict=True):
+            np.testing.assert_array_equal(pool[1][rows], train.labels[draw])
+            np.testing.assert_allclose(pool[0][rows], represent(train.images[draw].numpy()), rtol=1e-4, atol=1e-4)
+    assert not np.allclose(asked[0][3][0], asked[1][3][0])  # the untrained encoder's
+
+
+def as_features(self, images):
+    return images.reshape(len(images), -1).astype(np.float64)
+
+
+def test_distances_are_of_the_sets_they_name(run, data, monkeypatch):
+    seen = []
+
+    def precision_recall(real, found):
+        seen.append((real, found))
+        return distances.PrecisionRecall(0.0, 0.0)
+
+    monkeypatch.setattr(classifier.Classifier, "features", as_features)
+    monkeypatch.setattr(distances, "precision_recall", precision_recall)
+    assert evaluate(run, "--task", "frechet", "--samples", 50, "--seed", 3) == 0
+    ali, test, train = ali_fast.load(run), split_of(data, "test"), split_of(data, "train")
+    made = [ali.sample(50, 3), train.images[:50], ali.reconstruct(test.images[:50])]
+    for (real, found), images in zip(seen, made, strict=True):
+        np.testing.assert_array_equal(real, as_features(None, test.images[:50].numpy()))
+        np.testing.assert_array_equal(found, as_features(None, images.numpy()))
+    assert distances.NEIGHBOURS == 3  # the paper's k
+
+
+def test_reconstruction_errors_are_means_of_pixels_and_sums_of_features(run, data, monkeypatch):
+    monkeypatch.setattr(classifier.Classifier, "features", as_features)
+    assert evaluate(run, "--task", "reconstruction") == 0
+    found = json.loads((run / "evaluation" / "reconstruction.json").read_text())["numbers"]["sets"]
+    assert found[0]["pixels"] == pytest.approx(ali_fast.load(run).reconstruction_error(split_of(data, "test").images))
+    for row in found:
+        assert row["features"] == pytest.approx(row["pixels"] * 64 * 255**2)
+
+
+def test_a_kept_classifier_is_the_one_that_was_trained(run, data):
+    (data / "digits" / "classifier.pt").unlink(missing_ok=True)
+    opened = subject.open_subject(run, lambda config: None, "cpu")
+    test = opened.test("frechet")
+    new, kept = (classifier.of_data_set(opened, test, Console(file=io.StringIO())) for _ in range(2))
+    np.testing.assert_array_equal(new.features(test.images[:7]), kept.features(test.images[:7]))
+
+
+def test_labels_alone_are_the_labels_of_the_run(tmp_path, data, monkeypatch):
+    seen = []
+
+    def train(like, *sets, **_):
+        seen.extend(sets)
+        return labels_alone.Alone(0, 1.0, 1.0)
+
+    monkeypatch.setattr(labels_alone, "train", train)
+    run = make_run(tmp_path / "semi", data, classes=10, objective="semi-supervised", labels=40, seed=6)
+    assert evaluate(run, "--task", "classes") == 0
+    loader = BetonLoader(beton_path(data, "digits", "train"), batch_size=1)
+    of_run = labelled_subset(loader, 40, 1297, 6, torch.device("cpu"))
+    assert torch.equal(seen[0].images, of_run.images) and torch.equal(seen[0].labels, of_run.labels)
+    np.testing.assert_array_equal(seen[1].labels, split_of(data, "valid").labels)
+    np.testing.assert_array_equal(seen[2].labels, split_of(data, "test").labels)
+
+
+def test_what_others_were_asked_is_a_control(tmp_path, data, monkeypatch):
+    run = make_run(tmp_path / "conditional", data, y_dim=10, objective="conditional")
+    monkeypatch.setattr(classifier.Classifier, "logits", lambda self, images: np.eye(10)[np.arange(len(images)) % 10])
+    assert evaluate(run, "--task", "condition", "--samples", 200) == 0
+    ours, others, _ = json.loads((run / "evaluation" / "condition.json").read_text())["numbers"]["sets"]
+    assert ours["all"] == 1
+    assert others["all"] < 0.3

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from ali_fast.data.labelled import Labelled
 from ali_fast.evaluate import labels_alone
+from ali_fast.evaluate.labels_alone import Alone
 from ali_fast.evaluate.subject import Split
 
 
@@ -35,3 +36,31 @@ def test_the_same_nets_learn_from_labels_alone(make_small, kind, monkeypatch):
     assert alone.held_out_error <= 0.2
     assert alone.test_error <= 0.2
     assert all(torch.equal(t, before[name]) for name, t in like.state_dict().items())
+
+
+def test_held_out_images_choose_the_weights_that_the_test_images_then_measure(make_small, monkeypatch):
+    monkeypatch.setattr(labels_alone, "STEPS", 6)
+    monkeypatch.setattr(labels_alone, "LOOKS", 3)
+    model = make_small("maxout", torch.float32, objective="semi-supervised", classes=3)
+    images = torch.randint(256, (6, 8, 8, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labelled = Labelled(images, torch.arange(6) % 3)
+    held_out, test = (Split(np.zeros((n, 8, 8, 1), np.uint8), np.zeros(n, int), np.empty((n, 0))) for n in (5, 4))
+    seen, dropouts, errors = [], [], iter([0.5, 0.2, 0.4, 0.3])
+    reparametrize = labels_alone.reparametrize
+
+    def error(judge, data):
+        seen.append((len(data), judge.model.encoder.products[0].weight.detach().clone()))
+        return next(errors)
+
+    def noted(*arguments, **options):
+        dropouts.append(options.get("dropout", 0.0))
+        return reparametrize(*arguments, **options)
+
+    monkeypatch.setattr(labels_alone, "_error", error)
+    monkeypatch.setattr(labels_alone, "reparametrize", noted)
+    options = {"learning_rate": 1e-2, "betas": (0.5, 0.999), "seed": 0, "console": Console(file=io.StringIO())}
+    assert labels_alone.train(model, labelled, held_out, test, **options) == Alone(4, 0.2, 0.3)
+    assert [count for count, _ in seen] == [5, 5, 5, 4]
+    assert torch.equal(seen[3][1], seen[1][1])
+    assert not torch.equal(seen[3][1], seen[2][1])
+    assert set(dropouts) == {model.z_dropout} != {0.0}  # D(x, z)'s, as in the run
