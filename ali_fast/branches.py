@@ -32,7 +32,7 @@ class Branches:
 
         def program(function: Callable[..., tuple], in_line: int = 0) -> Callable[..., tuple]:
             options = weight_gradients.options(in_line) if aside else {}
-            return compiled(function, step.device, options) if compile else function
+            return compiled(function, step.device, options, step.philox) if compile else function
 
         self.encode, self.decode = program(self._encode), program(self._decode)
         self.judge = program(self._judge, in_line=2)  # to_x, to_z

@@ -26,6 +26,7 @@ _COOPERATIVE = {
     "triton.force_cooperative_reductions": True,
     "split_reductions": False,
 }
+_ROUND_BY_ROUND = {"realize_reads_threshold": 16, "realize_acc_reads_threshold": 8, "realize_opcount_threshold": 30}
 OPTION_SETS: dict[str, dict[str, Any]] = {"default": {}, "reads": _READS, "cooperative": _COOPERATIVE}
 CUDA_OPTIONS = OPTION_SETS["reads"]  # whether another is better was not seen on a quiet GPU
 
@@ -39,13 +40,22 @@ def missing_compiler() -> str | None:
 
 
 def compiled(
-    function: Callable[..., R], device: torch.device, more: Mapping[str, Any] = MappingProxyType({})
+    function: Callable[..., R],
+    device: torch.device,
+    more: Mapping[str, Any] = MappingProxyType({}),
+    philox: bool = False,
 ) -> Callable[..., R]:
-    """`function` traced whole, `torch.autograd.grad` included; a graph break is an error. more: Inductor's options."""
+    """`function` traced whole, `torch.autograd.grad` included; a graph break is an error.
+
+    more: Inductor's options. philox: whether it draws by Philox in torch's own operations, whose rounds, computed again
+    for whatever reads them, would double ten times: on a GPU minutes of compilation.
+    """
     teach_inductor()
     torch._dynamo.config.trace_autograd_ops = True
     torch._dynamo.config.recompile_limit = 64  # of one source line: every Step in a process is a compilation of its own
-    options: dict[str, Any] = CUDA_OPTIONS if device.type == "cuda" else {}
+    options: dict[str, Any] = {}
+    if device.type == "cuda":
+        options = {**CUDA_OPTIONS, **(_ROUND_BY_ROUND if philox else {})}
     return torch.compile(function, fullgraph=True, dynamic=False, options={**options, **more})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -79,13 +80,14 @@ class Step:
         self.samples, self.samples_y, self.labelled = samples, samples_y, labelled
         self.world = world
         self.ema, self.shown = ema, model if ema is None else model.twin()
+        self.philox = "eager" in dataclasses.astuple(model.kernels)
         self.turn: Callable[..., tuple[list[Tensor], list[Tensor]]]
         if branches:
             assert model.objective == "ali" and self.adam.scale is None and world.size == 1
             self.turn = Branches(self, compile, aside)
         else:
             options = weight_gradients.options() if aside else {}
-            self.turn = compiled(self._turn, self.device, options) if compile else self._turn
+            self.turn = compiled(self._turn, self.device, options, self.philox) if compile else self._turn
         self.run: Callable[..., None] = Graphed(self._run) if cuda_graph else self._run
 
     def __call__(self, *batch: Tensor) -> None:
