@@ -114,7 +114,8 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         try:
             with zipfile.ZipFile(file) as archive:
                 broken = archive.testzip()
-            state = torch.load(_rewound(file), map_location=device, weights_only=True) if broken is None else None
+            file.seek(0)  # what was checked, whatever has the name by now
+            state = torch.load(file, map_location=device, weights_only=True) if broken is None else None
         except Exception as error:  # zipfile and torch raise many types on damaged bytes, none of them documented
             unreadable = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)  # that: a wrong offset
             if unreadable or isinstance(error, MemoryError) or "memory" in str(error):  # torch has types of its own
@@ -131,11 +132,6 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if "step" not in state:
         raise DamagedCheckpointError("it has no step")
     return state
-
-
-def _rewound(file: IO[bytes]) -> IO[bytes]:
-    file.seek(0)
-    return file
 
 
 def read_newest(

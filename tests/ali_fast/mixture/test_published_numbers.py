@@ -1,6 +1,5 @@
 """What the mixture's published numbers stand on: nets, settings, seeds, counts of samples, and how they are shown."""
 
-import copy
 import json
 import math
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 from alone import SIZES, network
 
-from ali_fast.mixture import figure8, measures, protocol, results, search, setting, training
+from ali_fast.mixture import measures, protocol, results, search, setting, training
 from ali_fast.mixture.config import RunConfig, SearchConfig
 from ali_fast.mixture.measures import Modes
 from ali_fast.mixture.models import MODELS
@@ -41,9 +40,10 @@ def test_settings_and_numbers_of_samples_that_the_readme_states():
     assert (SAMPLES, PACGAN_SAMPLES) == (10_000, 2_500)
     assert Setting(learning_rate=1e-3, beta1=0.9) == protocol.VAE_SETTING
     assert Setting() == Setting(learning_rate=1e-4, beta1=0.8, init_std=0.02)
-    assert Setting(
+    found = Setting(
         learning_rate=4.5e-4, beta1=0.3, init_std=0.04, discriminator_rate=1.5, decay_from=0.4, gradient_penalty=0.5
-    ) == (RECOMMENDED)
+    )
+    assert found == RECOMMENDED
 
 
 @pytest.mark.parametrize("name", ["ali", "inverse", "post-hoc", "vae"])
@@ -60,16 +60,6 @@ def test_codes_in_evaluation_are_the_encoders(make_step, name):
             else:
                 expected = net(torch.cat([x[r], eps[r]], 1))
             assert torch.allclose(found[r], expected, atol=1e-12)
-
-
-def test_a_member_that_diverged_has_diverged_when_resumed(make_step, rows):
-    sick, resumed = make_step("ali"), make_step("ali")
-    sick(rows[0])
-    with torch.no_grad():
-        sick.model.decoder.layers[0].weight[1, 0, 0] = float("inf")
-    sick(rows[1])
-    resumed.load_state_dict(copy.deepcopy(sick.state_dict()))
-    assert resumed.first_bad_steps() == sick.first_bad_steps() == [None, 1, None]
 
 
 def of_modes(near, quality, kl):
@@ -113,16 +103,6 @@ def test_a_columns_inference_is_of_its_reconstructions(whole):
         assert inference["mmd2_points"] == pytest.approx(measures.mmd2(made["reconstructions"], points))
         same = measures.reconstruction(points, made["reconstructions"]).same_component
         assert inference["same_component"] == pytest.approx(same)
-
-
-def test_each_row_of_figure_8_is_what_its_label_says(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr("matplotlib.axes.Axes.scatter", lambda axis, x, y, **_: drawn.append(np.stack([x, y], 1)))
-    points, codes, reconstructions, prior, samples = np.random.default_rng(0).normal(size=(5, 30, 2))
-    column = figure8.Column("a", codes=codes, reconstructions=reconstructions, prior=prior, samples=samples)
-    figure8.draw([column], points, np.arange(30) % 25, [tmp_path / "f.png"])
-    for found, expected in zip(drawn, (points, codes, reconstructions, prior, samples), strict=True):
-        np.testing.assert_array_equal(found, expected)
 
 
 def test_bandwidths_and_ranges_that_published_numbers_are_by():
