@@ -12,15 +12,13 @@ from torch.library import opcheck
 from csrc_triton import philox
 from csrc_triton.batch_norm import (
     SMALL_ROWS,
-    about_a_row,
     backward_op,
     batch_norm,
     forward_op,
-    image_by_image,
     large_split,
-    reference_backward,
     small_tile,
 )
+from csrc_triton.batch_norm_formulas import about_a_row, image_by_image, reference_backward
 
 SLOT, EPS = 2, 1e-4
 
