@@ -21,14 +21,13 @@ R = TypeVar("R")
 # Cooperative reductions finish in one launch what else takes two or three.
 _READS = {"realize_reads_threshold": 64, "realize_acc_reads_threshold": 64, "realize_opcount_threshold": 1000}
 _COOPERATIVE = {
-    "realize_reads_threshold": 16,  # with more, torch 2.13 fails to write the code
     "triton.cooperative_reductions": True,
     "triton.force_cooperative_reductions": True,
     "split_reductions": False,
 }
 _ROUND_BY_ROUND = {"realize_reads_threshold": 16, "realize_acc_reads_threshold": 8, "realize_opcount_threshold": 30}
-OPTION_SETS: dict[str, dict[str, Any]] = {"default": {}, "reads": _READS, "cooperative": _COOPERATIVE}
-CUDA_OPTIONS = OPTION_SETS["reads"]  # whether another is better was not seen on a quiet GPU
+OPTION_SETS: dict[str, dict[str, Any]] = {"default": {}, "reads": _READS, "cooperative": _READS | _COOPERATIVE}
+CUDA_OPTIONS = OPTION_SETS["reads"]  # whether another is better, and these limits, were not seen on a GPU
 
 
 def missing_compiler() -> str | None:
