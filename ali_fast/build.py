@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from rich.console import Console
 from torch import Tensor
 
-from ali_fast import api, checkpoint, decide, kernels, process
+from ali_fast import api, checkpoint, decide, kernels, presets, process
 from ali_fast.condition import Condition
 from ali_fast.config import TrainConfig
 from ali_fast.data.labelled import Labelled, labelled_subset
@@ -25,6 +27,24 @@ from ali_fast.step import Step
 
 MOST_ELEMENTS = 2**31 - 1  # of a tensor: the kernels count in int32; D sees each image and a made one
 BIAS_IMAGES = 500  # whose mean sets the decoder's output bias
+
+
+def check(config: TrainConfig) -> None:
+    """See what can be seen of a training without its data; `config` is resolved. Raises InputError.
+
+    The device, the kernels, the run directory, another run's decoder.
+    """
+    assert config.run_dir is not None
+    where = decide.device(config.device).device
+    kernels.resolve(config.kernels, decide.device_class(where))
+    run = RunDirectory(config.run_dir)
+    run.check_training(placed(config, where))
+    frozen_decoder(config, presets.resolve(config.dataset, config.preset), run)
+
+
+def placed(config: TrainConfig, where: torch.device) -> TrainConfig:
+    """`config` with `--device auto` decided."""
+    return dataclasses.replace(config, device="cuda" if where.type == "cuda" else "cpu")
 
 
 def open_training_data(config: TrainConfig, preset: Preset, world: World) -> BetonLoader:

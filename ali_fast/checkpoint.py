@@ -44,7 +44,7 @@ def save(directory: Path, step: int, state: Mapping[str, Any], *, keep: int) -> 
     name.
     Raises InputError when the disk is full: the previous checkpoints are still there.
     """
-    path = directory / f"step-{step:08d}.pt"
+    path = _path(directory, step)
     part = path.with_suffix(".part")
     try:
         with open(part, "wb") as file:
@@ -67,6 +67,16 @@ def save(directory: Path, step: int, state: Mapping[str, Any], *, keep: int) -> 
         ) from error
     _prune(directory, step, keep)
     return path
+
+
+def delete(directory: Path, step: int) -> None:
+    """Take the only checkpoint away, and the link to it."""
+    (directory / "latest.pt").unlink()
+    _path(directory, step).unlink()
+
+
+def _path(directory: Path, step: int) -> Path:
+    return directory / f"step-{step:08d}.pt"
 
 
 def _write(state: Mapping[str, Any], file: IO[bytes]) -> None:

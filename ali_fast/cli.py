@@ -7,6 +7,7 @@ in tyro's frame, with those that are like it); 130 and 143 stopped by SIGINT or 
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import os
 import signal
 import sys
@@ -56,6 +57,9 @@ USERS_ERRNO = frozenset(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; returns the exit code."""
+    if (sys.argv[1:] if arguments is None else arguments) == ["--version"]:
+        print(f"ali-fast {importlib.metadata.version('ali-fast')}")
+        return 0
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
         command = parse(arguments)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_module
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,8 +103,13 @@ class Train(config.TrainConfig):
         asked = {field.name: getattr(self, field.name) for field in dataclasses.fields(config.TrainConfig)}
         resolved = config.TrainConfig(**asked).resolved()
 
-        if torchrun.first_process():
-            prepare_if_missing(resolved, self.verify)  # before torch is imported: a damaged file is said at once
+        def check() -> None:
+            from ali_fast import build
+
+            build.check(resolved)
+
+        if torchrun.first_process():  # before torch is imported: a damaged file is said at once
+            prepare_if_missing(resolved, check, verify=self.verify)
 
         from ali_fast import train
         from ali_fast.console import Steady
@@ -117,13 +122,18 @@ class Train(config.TrainConfig):
         write_json(self.json, line)
 
 
-def prepare_if_missing(resolved: config.TrainConfig, verify: bool = False) -> None:
-    """The data of a training: there and whole, or prepared. Raises InputError also for a folder's of another preset."""
+def prepare_if_missing(
+    resolved: config.TrainConfig, before: Callable[[], object] = lambda: None, *, verify: bool = False
+) -> None:
+    """The data of a training: there and whole, or prepared, as `prepare_splits` does.
+
+    Raises InputError also for a folder's of another preset.
+    """
     preset = presets.resolve(resolved.dataset, resolved.preset)
     splits = [preset.train_split, preset.valid_split]
     if resolved.labels is not None:
         splits.append(preset.test_split)
-    prepare_splits(resolved.dataset, resolved.data_dir, splits, device=resolved.device, verify=verify)
+    prepare_splits(resolved.dataset, resolved.data_dir, splits, before, verify=verify)
     if resolved.dataset == "folder":
         from ali_fast.data import schema
 
@@ -138,11 +148,17 @@ def prepare_if_missing(resolved: config.TrainConfig, verify: bool = False) -> No
 
 
 def prepare_splits(
-    dataset: str, data_dir: Path, splits: Sequence[str], *, device: str = "auto", verify: bool = False
+    dataset: str,
+    data_dir: Path,
+    splits: Sequence[str],
+    before: Callable[[], object] = lambda: None,
+    *,
+    verify: bool = False,
 ) -> None:
     """Check the splits, or prepare the data set if one is not there; a damaged one is never rebuilt unasked.
 
-    Raises InputError. Without torch, unless something has to be prepared: `device` is looked at before that.
+    before: called before anything is prepared: what it raises is to be said before hours of downloading, not after.
+    Raises InputError. Without torch, unless something has to be prepared.
     """
     from ali_fast.data.beton import Beton
     from ali_fast.data.schema import NotPreparedError, beton_path
@@ -155,10 +171,9 @@ def prepare_splits(
     except NotPreparedError:
         if dataset == "folder":  # where its images are is not known here
             raise
+        before()
         import data_prep
-        from ali_fast import decide
 
-        decide.device(device)  # absent CUDA is to be said before anything is downloaded
         print(f"preparing {dataset} in {data_dir / dataset}", flush=True)
         data_prep.prepare(dataset, data_dir=data_dir)
 

@@ -58,7 +58,8 @@ class TrainConfig:
     data_dir: Path = Path("data")
     """Where the .beton files are (DATA_DIR/NAME/SPLIT.beton); prepared there if missing."""
     run_dir: Path | None = None
-    """Where the run goes; by default runs/PRESET, of another objective than its own runs/PRESET-OBJECTIVE."""
+    """Where the run goes; by default runs/PRESET, of another objective than its own runs/PRESET-OBJECTIVE, of a folder
+    runs/folder-PRESET."""
     seed: int = 0
     """Of the weights, the noise and the order of the images."""
     epochs: int | None = None
@@ -132,6 +133,8 @@ class TrainConfig:
         """With every default that the preset gives filled in. Raises InputError for an unknown preset."""
         preset = presets.resolve(self.dataset, self.preset, self.objective)
         name = preset.name if self.objective == preset.objective else f"{preset.name}-{self.objective}"
+        if self.dataset == "folder":  # the preset is that of another data set
+            name = f"{self.dataset}-{name}"
         return dataclasses.replace(
             self,
             preset=preset.name,
@@ -143,7 +146,8 @@ class TrainConfig:
 
 
 def to_json(config: TrainConfig) -> str:
-    values = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
+    """Places absolute: the run may be opened from anywhere."""
+    values = {k: str(v.absolute()) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
     return json.dumps(values, indent=2) + "\n"
 
 

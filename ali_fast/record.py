@@ -166,6 +166,14 @@ class Recorder:
         self._saved_step, self._saved_at = self.step.steps, time.perf_counter()
         self.speed.restart(self.step.steps)
 
+    def try_out(self) -> None:
+        """Write a checkpoint of step 0 and take it away: room and rights are seen now, not after the first hour.
+
+        Kept, it would bind the run to its flags, and a start that was broken off is made again from the seed.
+        """
+        self.save()
+        checkpoint.delete(self.run.checkpoints, self.step.steps)
+
     def restored(self) -> None:
         """This step was read from its checkpoint: no need to write it again."""
         self._saved_step = self.step.steps
@@ -179,7 +187,7 @@ class Recorder:
             return
         kept = checkpoint.list_checkpoints(self.run.checkpoints)[:1]
         raise DivergedError(
-            f"{found}; {kept[0] if kept else 'no checkpoint'} is the last good checkpoint; "
+            f"{found}; {f'{kept[0]} is the last good checkpoint' if kept else 'there is no checkpoint yet'}; "
             f"train with a lower --learning-rate, or without --amp, in another --run-dir"
         )
 
@@ -210,6 +218,9 @@ class Follower:
             self.check_finite()
             self.step.state_dict()
             self._saved_step = self.step.steps
+
+    def try_out(self) -> None:
+        self.save()
 
     def restored(self) -> None:
         self._saved_step = self.step.steps

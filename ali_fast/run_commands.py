@@ -34,13 +34,15 @@ class Sample:
     y: str | None = None
     """Of a conditional run: the class, or the attributes with commas between, of all images; by default the classes in
     turn, or the attributes of validation images."""
+    data_dir: Path | None = None
+    """Where these are; by default where the run found them."""
 
     def run(self) -> None:
         from ali_fast import figures, load
 
         at_least(1, n=self.n, columns=self.columns)
         ali = load(self.directory)
-        y = asked(ali, self.directory, self.n) if self.y is None else told(ali, self.y, self.n)
+        y = asked(ali, self.directory, self.n, self.data_dir) if self.y is None else told(ali, self.y, self.n)
         images = ali.sample(self.n, self.seed, y).numpy()
         draw(figures.grid(images, self.columns), self.output or Path("samples.png"))
 
@@ -62,6 +64,8 @@ class Reconstruct:
     y: str | None = None
     """Of a conditional run: the class, or the attributes with commas between, of all images given; validation images
     have their own."""
+    data_dir: Path | None = None
+    """Where the validation images are; by default where the run found them."""
     json: Path | None = None
     """Also write the reconstruction error (mean squared difference, pixels in [0, 1]) to this file."""
 
@@ -70,7 +74,7 @@ class Reconstruct:
 
         at_least(1, n=self.n)
         ali = load(self.directory)
-        originals, y = originals_for(ali, self.directory, self.images, self.n, self.y)
+        originals, y = originals_for(ali, self.directory, self.images, self.n, self.y, self.data_dir)
         error = ali.reconstruction_error(originals, y)
         draw(
             figures.reconstructions(originals, ali.reconstruct(originals, y).numpy()),
@@ -101,13 +105,15 @@ class Interpolate:
     y: str | None = None
     """Of a conditional run: the class, or the attributes with commas between, of all images given; validation images
     have their own."""
+    data_dir: Path | None = None
+    """Where the validation images are; by default where the run found them."""
 
     def run(self) -> None:
         from ali_fast import figures, load
 
         at_least(1, n=self.n, steps=self.steps)
         ali = load(self.directory)
-        originals, y = originals_for(ali, self.directory, self.images, 2 * self.n, self.y)
+        originals, y = originals_for(ali, self.directory, self.images, 2 * self.n, self.y, self.data_dir)
         if len(originals) < 2:
             raise InputError("interpolation needs at least two images")
         starts, ends = slice(0, len(originals) // 2 * 2, 2), slice(1, None, 2)
@@ -208,17 +214,19 @@ def told(ali: Any, text: str | None, count: int) -> Any:
     return ali.condition.rows([ali.condition.parse(text)] * count)
 
 
-def asked(ali: Any, run: Path, count: int) -> Any:
+def asked(ali: Any, run: Path, count: int, data_dir: Path | None = None) -> Any:
     """y of `count` images to be drawn by a conditional run: all classes in turn, or validation images' attributes."""
     if ali.condition is None:
         return None
     from ali_fast.data.device import y_of
 
-    known = y_of(validation(ali, run, count)) if ali.condition.kind == "attributes" else None
+    known = y_of(validation(ali, run, count, data_dir)) if ali.condition.kind == "attributes" else None
     return ali.condition.in_turn(count, known)
 
 
-def originals_for(ali: Any, run: Path, images: tuple[Path, ...], most: int, text: str | None) -> tuple[Any, Any]:
+def originals_for(
+    ali: Any, run: Path, images: tuple[Path, ...], most: int, text: str | None, data_dir: Path | None = None
+) -> tuple[Any, Any]:
     """uint8 [at most `most`, H, W, C], the files given, else the run's first validation images; and, for a conditional
     run, their y: what `text` says, else the validation images' own."""
     from ali_fast.data.device import y_of
@@ -227,13 +235,15 @@ def originals_for(ali: Any, run: Path, images: tuple[Path, ...], most: int, text
     if images:
         pictures = read_pictures(list_pictures(images)[:most], ali.image_shape)
         return pictures, told(ali, text, len(pictures))
-    samples = validation(ali, run, most)
+    samples = validation(ali, run, most, data_dir)
     own = None if ali.condition is None else y_of(samples)
     return samples.images.numpy(), own if text is None else told(ali, text, len(samples.images))
 
 
-def validation(ali: Any, run: Path, most: int) -> Any:
+def validation(ali: Any, run: Path, most: int, data_dir: Path | None = None) -> Any:
     """The first images, at most `most`, that the run is validated on, and what is known of them.
+
+    data_dir: where they are, if not where the run found them.
 
     Raises InputError for an export, which does not know them, and where they are others by now.
     """
@@ -246,5 +256,6 @@ def validation(ali: Any, run: Path, most: int) -> Any:
         raise InputError(f"{run} is an export, without validation images: give images, or --y to sample, or its run")
     trained = RunDirectory(run).read_config()
     preset = presets.resolve(trained.dataset, trained.preset)
-    check_same_data(ali, trained.data_dir, preset)
-    return first_samples(beton_path(trained.data_dir, trained.dataset, preset.valid_split), most)
+    data_dir = data_dir or trained.data_dir
+    check_same_data(ali, data_dir, preset)
+    return first_samples(beton_path(data_dir, trained.dataset, preset.valid_split), most)

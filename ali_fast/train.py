@@ -8,7 +8,6 @@ stopped and resumed is the run that was not.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ import torch
 from rich.console import Console
 
 from ali_fast import checkpoint, decide, environment, parallel, presets
-from ali_fast.build import build_step, frozen_decoder, labelled_and_test, open_training_data
+from ali_fast.build import build_step, frozen_decoder, labelled_and_test, open_training_data, placed
 from ali_fast.condition import Condition
 from ali_fast.config import TrainConfig
 from ali_fast.data.device import y_of
@@ -52,7 +51,7 @@ def train(config: TrainConfig, console: Console) -> dict[str, Any]:
     config = config.resolved()
     with parallel.world(config.device) as world:
         where = decide.device(config.device).device
-        config = dataclasses.replace(config, device="cuda" if where.type == "cuda" else "cpu")
+        config = placed(config, where)
         preset = presets.resolve(config.dataset, config.preset)
         assert config.run_dir is not None
         run = RunDirectory(config.run_dir)
@@ -131,7 +130,7 @@ def _train(
         if resumed:
             recorder.restored()
         else:
-            recorder.save()  # room and rights are seen now, not after the first hour
+            recorder.try_out()
         if step.steps >= total:
             console.print(f"already at step {step.steps} of {total}: a larger --epochs or --steps trains on")
         try:
@@ -139,6 +138,8 @@ def _train(
                 loop(config, step, batches, total, recorder, signals)
             if signals.received is None:
                 finish(step, recorder)
+                if step.steps < total:
+                    console.print(f"--minutes are over at step {step.steps} of {total}: the same command trains on")
         except (InputError, OSError):  # the data, or a disk: what was learned so far is good
             if world.size == 1:  # else the others are in the step still
                 with contextlib.suppress(InputError, OSError):

@@ -37,6 +37,8 @@ class Evaluate:
     """svm: processes at once; by default one per core."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks run."""
+    data_dir: Path | None = None
+    """Where the data is; by default where the run found it. Prepared there if missing."""
     json: Path | None = None
     """Also write the result to this file."""
 
@@ -56,7 +58,7 @@ class Evaluate:
         from ali_fast.evaluate.subject import open_subject
 
         console = Console(stderr=True, markup=False, highlight=False, emoji=False)
-        subject = open_subject(self.directory, commands.prepare_if_missing, self.device)
+        subject = open_subject(self.directory, commands.prepare_if_missing, self.device, self.data_dir)
         check_place(subject.run)
         if self.task == "svm":
             result = tasks.run_svm(

@@ -96,14 +96,21 @@ class Subject:
 
 
 def open_subject(
-    path: Path, prepare: Callable[[TrainConfig], None], device: Literal["auto", "cpu", "cuda"] = "auto"
+    path: Path,
+    prepare: Callable[[TrainConfig], None],
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    data_dir: Path | None = None,
 ) -> Subject:
-    """The run in `path`; `prepare` makes its data if it is not there. Raises InputError as `load`."""
+    """The run in `path`; `prepare` makes its data, in `data_dir` or where it was, if it is not there.
+
+    Raises InputError as `load`.
+    """
     run = RunDirectory(path)
     config = run.read_config()
+    config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
     inference, step = load_with_step(path, device=device)
     assert step is not None  # an export's config.json was refused above
-    prepare(dataclasses.replace(config, device=device))  # not where it was trained
+    prepare(config)
     preset = presets.resolve(config.dataset, config.preset)
     check_same_data(inference, config.data_dir, preset)
     return Subject(run, config, preset, inference, step)

@@ -106,4 +106,9 @@ def checked(given: MixtureConfig, kind: type[C]) -> C:
 
 
 def prepare(config: MixtureConfig) -> None:
-    commands.prepare_splits("mixture", config.data_dir, ("train", "valid"), device=config.device)
+    def check() -> None:
+        from ali_fast import decide
+
+        decide.device(config.device)
+
+    commands.prepare_splits("mixture", config.data_dir, ("train", "valid"), check)

@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import importlib.metadata
 import json
 import signal
 import subprocess
@@ -37,6 +38,11 @@ def test_every_command_has_help(capsys):
             cli.parse([name, "--help"])
         assert stopped.value.code == 0
         assert capsys.readouterr().out
+
+
+def test_its_version_is_the_packages(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ali-fast {importlib.metadata.version('ali-fast')}\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["trian"], ["train"], ["train", "--dataset", "digits", "--bogus", "1"]])

@@ -10,8 +10,20 @@ from ali_fast.errors import InputError
 
 
 def test_json_round_trip():
-    config = TrainConfig(dataset="digits", steps=7, data_dir=Path("there"), amp=True).resolved()
+    places = {"data_dir": Path("/there"), "run_dir": Path("/run")}
+    config = TrainConfig(dataset="digits", steps=7, amp=True, **places).resolved()
     assert from_json(to_json(config)) == config
+
+
+def test_a_run_knows_its_places_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written = to_json(TrainConfig(dataset="digits").resolved())
+    monkeypatch.chdir("/")
+    assert from_json(written).data_dir == tmp_path / "data"
+
+
+def test_a_folders_run_is_not_in_the_place_of_the_presets_own():
+    assert TrainConfig(dataset="folder", preset="cifar10").resolved().run_dir == Path("runs/folder-cifar10")
 
 
 def test_the_preset_fills_what_was_not_given():

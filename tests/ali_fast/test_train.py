@@ -21,6 +21,7 @@ from forked import assert_equal, context, end_server, wait_for_ticks
 
 from ali_fast import checkpoint, cli, metrics, presets
 from ali_fast.data.schema import beton_path, manifest_path, read_manifest
+from ali_fast.errors import InputError
 from ali_fast.model import ALI
 
 STEPS = 80
@@ -113,7 +114,8 @@ def test_what_a_run_leaves(straight):
         assert 0 < line["reconstruction_error"] < 1
         assert 0 <= line["data_wait_share"] < 1
         assert line["images_per_second"] > 0
-    assert len(checkpoint.list_checkpoints(straight / "checkpoints")) == 3
+    kept = checkpoint.list_checkpoints(straight / "checkpoints")
+    assert [path.name for path in kept] == ["step-00000080.pt", "step-00000050.pt"]
     assert final(straight)["step"]["steps"] == STEPS
 
 
@@ -208,7 +210,7 @@ def test_minutes_end_the_session_and_the_next_goes_on(data, straight, tmp_path):
 
 
 @pytest.mark.usefixtures("restored")
-def test_minutes_are_not_spent_by_a_first_step_that_compiles(data, tmp_path, monkeypatch):
+def test_minutes_are_not_spent_by_a_first_step_that_compiles(data, tmp_path, monkeypatch, capsys):
     from ali_fast.step import Step
 
     def compiles(self, *batch):
@@ -219,7 +221,9 @@ def test_minutes_are_not_spent_by_a_first_step_that_compiles(data, tmp_path, mon
     take = Step.__call__
     monkeypatch.setattr(Step, "__call__", compiles)
     assert cli.main(command(data, tmp_path, "--minutes", "0.01")) == 0
-    assert final(tmp_path)["step"]["steps"] > 1
+    stopped = final(tmp_path)["step"]["steps"]
+    assert stopped > 1
+    assert f"--minutes are over at step {stopped} of {STEPS}: the same command trains on" in capsys.readouterr().out
 
 
 def in_process(arguments, capsys) -> tuple[int, str]:
@@ -346,6 +350,39 @@ def test_bad_input_is_one_line_and_exit_code_2(data, straight, tmp_path, capsys,
     refused([*fresh, "--device", "cuda"], "--device cuda")
     refused(["sample", str(tmp_path)], "is no run directory")
     refused(["export", str(tmp_path / "fresh")], "is no run directory")
+
+
+@pytest.mark.usefixtures("restored")
+def test_flags_are_checked_before_data_are_prepared_for_them(straight, tmp_path, capsys):
+    """Which may take hours."""
+    absent = tmp_path / "absent"
+    for run, more, words in (
+        (straight, ["--seed", "4"], "seed: 0 -> 4"),
+        (tmp_path / "run", ["--kernels", "trition"], "--kernels trition"),
+        (tmp_path / "run", ["--objective", "inverse", "--decoder-from", "gan"], "gan is no run directory"),
+    ):
+        code, err = in_process(command(absent, run, *more), capsys)
+        assert (code, err.count("\n")) == (2, 1)
+        assert words in err
+    assert not absent.exists()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("restored")
+def test_a_start_that_was_broken_off_binds_nobody(data, tmp_path, capsys, monkeypatch):
+    """Before a step is done there is nothing to resume."""
+    from ali_fast import train
+
+    def fail(*_):
+        raise InputError("the first batch cannot be read")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(train, "loop", fail)
+        code, err = in_process(command(data, tmp_path, "--seed", "4"), capsys)
+    assert (code, "the first batch" in err) == (2, True)
+    assert not list((tmp_path / "checkpoints").iterdir())
+    assert cli.main(command(data, tmp_path, steps=2)) == 0
+    assert final(tmp_path)["step"]["steps"] == 2
 
 
 @pytest.mark.usefixtures("restored")

@@ -251,13 +251,20 @@ def test_a_classifier_that_cannot_be_kept_serves_all_the_same(run, tmp_path, dat
     assert "cannot be kept (Read-only file system)" in capsys.readouterr().err
 
 
-def test_data_are_prepared_for_the_device_asked_for_and_the_step_is_the_weights_own(run):
-    changed = dataclasses.replace(RunDirectory(run).read_config(), device="cuda")
-    (run / "config.json").write_text(config.to_json(changed))
-    seen = []
-    opened = subject.open_subject(run, lambda config: seen.append(config.device), "cpu")
-    assert seen == ["cpu"]
-    assert opened.step == 12
+def test_data_are_looked_for_where_they_are_said_to_be_and_the_step_is_the_weights_own(run, data, tmp_path):
+    moved, asked = shutil.copytree(data, tmp_path / "moved"), []
+    opened = subject.open_subject(run, lambda config: asked.append(config.data_dir), "cpu", moved)
+    assert (asked, opened.config.data_dir, opened.step) == ([moved], moved, 12)
+    assert subject.open_subject(run, lambda _: None, "cpu").config.data_dir == data
+
+
+@pytest.mark.parametrize("command", [["evaluate", "--task", "reconstruction"], ["reconstruct"], ["interpolate"]])
+def test_a_runs_data_may_have_been_moved(run, data, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    gone = dataclasses.replace(RunDirectory(run).read_config(), data_dir=tmp_path / "gone")
+    (run / "config.json").write_text(config.to_json(gone))
+    assert cli.main([command[0], str(run), *command[1:], "--data-dir", str(data)]) == 0
+    assert not (tmp_path / "gone").exists()
 
 
 def test_a_negative_seed_is_the_users_to_know(run, capsys):
