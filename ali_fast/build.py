@@ -124,17 +124,18 @@ def build_step(
     )
 
 
-def labelled_and_test(config: TrainConfig, preset: Preset, where: torch.device) -> tuple[Labelled, Labelled]:
-    """The images whose labels a semi-supervised run knows, and those its error is followed on, of its test split.
-
-    Raises InputError where labels are missing or too few.
-    """
+def known_labels(config: TrainConfig, preset: Preset, where: torch.device) -> Labelled:
+    """The images whose labels a semi-supervised run knows. Raises InputError where labels are missing or too few."""
     assert config.labels is not None
-    known = BetonLoader(beton_path(config.data_dir, config.dataset, preset.labelled_split), batch_size=1)
-    labelled = labelled_subset(known, config.labels, preset.pool(known.manifest.count), config.seed, where)
+    loader = BetonLoader(beton_path(config.data_dir, config.dataset, preset.labelled_split), batch_size=1)
+    return labelled_subset(loader, config.labels, preset.pool(loader.manifest.count), config.seed, where)
+
+
+def followed_images(config: TrainConfig, preset: Preset) -> Labelled:
+    """Those that a semi-supervised run's error is followed on."""
     test = BetonLoader(beton_path(config.data_dir, config.dataset, preset.test_split), batch_size=1).read_all()
     assert test.labels is not None
-    return labelled, Labelled(test.images, test.labels)
+    return Labelled(test.images, test.labels)
 
 
 def frozen_decoder(config: TrainConfig, preset: Preset, run: RunDirectory) -> dict[str, Tensor] | None:

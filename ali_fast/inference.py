@@ -142,6 +142,10 @@ class Inference:
         x, x_hat = self._checked(images).double() / 255, self.reconstruct(images, y).double() / 255
         return float((x - x_hat).square().mean())
 
+    def classification_error(self, images: Given, labels: Given) -> float:
+        """Share of images whose `classify` is not their label; labels: int64 [N]."""
+        return float((self.classify(images) != _tensor(labels, "labels")).double().mean())
+
     def _told(self, y: Given | None, count: int) -> tuple[Tensor, ...]:
         """y of `count` images as the networks take it, float32 [count, K, 1, 1]; nothing of a run without condition."""
         if self.condition is None:

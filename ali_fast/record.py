@@ -119,8 +119,7 @@ class Recorder:
         if self.players.encoder:
             line["reconstruction_error"] = self.inference.reconstruction_error(self.valid, self.valid_y)
         if self.test is not None:
-            wrong = self.inference.classify(self.test.images) != self.test.labels
-            line["test_error"] = float(wrong.double().mean())
+            line["test_error"] = self.inference.classification_error(*self.test)
         if self.players.judged:
             line["winner"] = winner(means["score_data"], means["score_sample"])
         if self.step.device.type == "cuda":

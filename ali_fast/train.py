@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 
 from ali_fast import checkpoint, decide, environment, parallel, presets
-from ali_fast.build import build_step, frozen_decoder, labelled_and_test, open_training_data, placed
+from ali_fast.build import build_step, followed_images, frozen_decoder, known_labels, open_training_data, placed
 from ali_fast.condition import Condition
 from ali_fast.config import TrainConfig
 from ali_fast.data.device import y_of
@@ -79,7 +79,7 @@ def _train(
     }
     labelled, test = None, None
     if config.labels is not None:
-        labelled, test = labelled_and_test(config, preset, where)
+        labelled, test = known_labels(config, preset, where), followed_images(config, preset)
         conditions["classes"] = len(loader.manifest.classes)
     condition = None
     if PLAYERS[config.objective].conditional:

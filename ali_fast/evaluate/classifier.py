@@ -5,6 +5,8 @@ Kept as DATA_DIR/NAME/classifier.pt beside the beton and trained again when the 
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,17 +60,28 @@ class Classifier:
 
     def features(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """uint8 [N, H, W, C] -> [N, 128]."""
-        return self._apply(self.network.features, images)
+        return _apply(self.network, self.network.features, images)
 
     def logits(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """uint8 [N, H, W, C] -> [N, K]; K classes, or attributes (above 0: it has it)."""
-        return self._apply(self.network, images)
+        return _apply(self.network, self.network, images)
 
-    @torch.no_grad()
-    def _apply(self, function, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        device = self.network.last.weight.device
-        chunks = torch.from_numpy(images).split(CHUNK)
-        return torch.cat([function(_to_x(chunk.to(device))).cpu() for chunk in chunks]).numpy()
+
+@torch.no_grad()
+def _apply(
+    network: Network, function: Callable[[Tensor], Tensor], images: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.float32]:
+    """`function`, which is `network` or a part of it, of all images."""
+    device = network.last.weight.device
+    chunks = torch.from_numpy(images).split(CHUNK)
+    return torch.cat([function(_to_x(chunk.to(device))).cpu() for chunk in chunks]).numpy()
+
+
+def share_right(logits: npt.NDArray[np.floating], data: Split) -> float:
+    """Share of labels, or of single attributes, that `logits` [N, K] get right."""
+    if data.labels.size:
+        return float((logits.argmax(axis=1) == data.labels).mean())
+    return float(((logits > 0) == data.attributes).mean())
 
 
 def has_labels(subject: Subject) -> bool:
@@ -90,17 +103,25 @@ def of_data_set(subject: Subject, test: Split, console: Console) -> Classifier:
             f"Inception's features need none: --task frechet --inception-weights PATH"
         )
     path = beton_path(config.data_dir, config.dataset, split).with_name("classifier.pt")
-    network = Network(manifest.shape[2], max(manifest.shape[:2]), len(manifest.classes) or len(manifest.attributes))
-    network.to(subject.inference.device)
-    if (accuracy := _restore(network, path, manifest.sha256)) is None:
-        console.print(f"training a classifier of {config.dataset} (kept as {path})", soft_wrap=True)
-        train(network, subject.read(split), console)
-        accuracy = accuracy_of(network, test)
-        try:
-            _save(network, path, manifest.sha256, accuracy)
-        except OSError as error:
-            console.print(f"warning: the classifier cannot be kept ({error.strerror}): {path}", soft_wrap=True)
-    return Classifier(network.eval(), accuracy)
+    device, outputs = subject.inference.device, len(manifest.classes) or len(manifest.attributes)
+    network = initialized(manifest.shape[2], max(manifest.shape[:2]), outputs)
+    if (kept := _restore(copy.deepcopy(network), path, manifest.sha256)) is not None:
+        return Classifier(kept.network.to(device).eval(), kept.accuracy)
+    console.print(f"training a classifier of {config.dataset} (kept as {path})", soft_wrap=True)
+    train(network.to(device), subject.read(split), console)
+    made = Classifier(network, share_right(_apply(network, network, test.images), test))
+    try:
+        _save(made, path, manifest.sha256)
+    except OSError as error:
+        console.print(f"warning: the classifier cannot be kept ({error.strerror}): {path}", soft_wrap=True)
+    return made
+
+
+def initialized(channels: int, size: int, outputs: int, seed: int = 0) -> Network:
+    """By its seed, the same for every device."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return Network(channels, size, outputs)
 
 
 def train(network: Network, data: Split, console: Console, seed: int = 0) -> None:
@@ -112,12 +133,6 @@ def train(network: Network, data: Split, console: Console, seed: int = 0) -> Non
     adam = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     decay = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, steps)
     generator = torch.Generator().manual_seed(seed)
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        for module in network.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                module.reset_parameters()
     network.train()
     order = torch.empty(0, dtype=torch.int64)
     for _ in follow(range(steps), steps, "classifier", console):
@@ -130,14 +145,6 @@ def train(network: Network, data: Split, console: Console, seed: int = 0) -> Non
         adam.step()
         decay.step()
     network.eval()
-
-
-def accuracy_of(network: Network, data: Split) -> float:
-    """Share of labels, or of single attributes, that are right."""
-    logits = Classifier(network, 0.0).logits(data.images)
-    if data.labels.size:
-        return float((logits.argmax(axis=1) == data.labels).mean())
-    return float(((logits > 0) == data.attributes).mean())
 
 
 def _to_x(images: Tensor) -> Tensor:
@@ -154,19 +161,23 @@ def _loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, targets)
 
 
-def _restore(network: Network, path: Path, train_sha256: str) -> float | None:
-    """The kept classifier's accuracy, or None where there is none to use: what can be made again needs no error."""
+def _restore(network: Network, path: Path, train_sha256: str) -> Classifier | None:
+    """The kept classifier, in `network`; None where there is none to use: what can be made again needs no error.
+
+    Of `network` nothing is to be used then: some of its tensors may have been loaded.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state["format"] != FORMAT or state["train_sha256"] != train_sha256:
             return None
         network.load_state_dict(state["network"])
-        return float(state["accuracy"])
+        return Classifier(network, float(state["accuracy"]))
     except Exception:  # torch raises many types on damaged bytes, none of them documented
         return None
 
 
-def _save(network: Network, path: Path, train_sha256: str, accuracy: float) -> None:
-    state = {"format": FORMAT, "train_sha256": train_sha256, "network": network.state_dict(), "accuracy": accuracy}
+def _save(made: Classifier, path: Path, train_sha256: str) -> None:
+    weights = made.network.state_dict()
+    state = {"format": FORMAT, "train_sha256": train_sha256, "network": weights, "accuracy": made.accuracy}
     with whole(path) as part:
         torch.save(state, part)

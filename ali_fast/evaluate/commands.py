@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -60,6 +61,7 @@ class Evaluate:
         console = Console(stderr=True, markup=False, highlight=False, emoji=False)
         subject = open_subject(self.directory, commands.prepare_if_missing, self.device, self.data_dir)
         check_place(subject.run)
+        started = time.perf_counter()
         if self.task == "svm":
             result = tasks.run_svm(
                 subject,
@@ -83,6 +85,8 @@ class Evaluate:
             )
         else:
             result = tasks.run_reconstruction(subject, console=console)
+        spent = {"step": subject.step, "seconds": time.perf_counter() - started}
+        result = replace(result, numbers=spent | result.numbers)
         print(result.to_text())
         commands.write_json(self.json, asdict(result))
         print(f"kept in {keep(subject.run, result)}, shown in {report.write(subject.run)}")

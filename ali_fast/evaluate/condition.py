@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from rich.console import Console
 
-from ali_fast.condition import Condition
 from ali_fast.errors import InputError
 from ali_fast.evaluate import classifier
 from ali_fast.evaluate.result import Result, percent
@@ -22,9 +21,9 @@ class Agreement(NamedTuple):
     """Shares of images in which a classifier finds what was asked for."""
 
     all: float
-    """Of classes, of the images; of attributes, of the single values, present or not."""
+    """Classes: share of images. Attributes: share of single values, present or absent."""
     each: list[float]
-    """Of the images that a class, or an attribute, was asked for in; NaN where it never was."""
+    """Per class or attribute: share of the images that it was asked for in; NaN if it never was."""
 
 
 def agreement(logits: npt.NDArray[np.floating], asked: Asked) -> Agreement:
@@ -42,28 +41,21 @@ def agreement(logits: npt.NDArray[np.floating], asked: Asked) -> Agreement:
     return Agreement(float(right.mean()), each.tolist())
 
 
-def asked_for(condition: Condition, count: int, attributes: npt.NDArray[np.uint8]) -> Asked:
-    """What `count` samples are to show: every class equally often, or the attributes of test images in turn."""
-    if condition.kind == "classes":
-        return np.arange(count) % len(condition.names)
-    return attributes[np.arange(count) % len(attributes)]
-
-
 def run_condition(subject: Subject, *, samples: int, seed: int, console: Console) -> Result:
     """Samples of a conditional run against what was asked of them, by a classifier trained on real images.
 
     Raises InputError: a run that is not conditional, no test split.
     """
-    started = time.perf_counter()
-    config, step, condition = subject.config, subject.step, subject.inference.condition
+    config, condition = subject.config, subject.inference.condition
     if condition is None:
         raise InputError(f"--task condition: this is a run of {config.objective}; evaluate one of conditional")
     test = subject.test("condition")
     judge = classifier.of_data_set(subject, test, console)
-    asked = asked_for(condition, samples, test.attributes)
+    asked = condition.in_turn(samples, torch.from_numpy(test.attributes)).numpy()
     logits = judge.logits(subject.inference.sample(samples, seed, asked).numpy())
     others = np.random.default_rng(seed).permutation(samples)
-    own = test.labels if condition.kind == "classes" else test.attributes
+    own = subject.y(test)
+    assert own is not None
     sets = {
         "samples": agreement(logits, asked),
         "the same, against what others were asked": agreement(logits, asked[others]),
@@ -79,15 +71,13 @@ def run_condition(subject: Subject, *, samples: int, seed: int, console: Console
     ]
     return Result(
         task="condition",
-        about=f"{config.dataset}, run at step {step:,}: {samples:,} samples, "
+        about=f"{config.dataset}, run at step {subject.step:,}: {samples:,} samples, "
         + ("every class asked for in turn" if condition.kind == "classes" else "attributes of test images asked for")
         + f"; share, in %, in which a classifier of real images with {percent(judge.accuracy)} % test accuracy finds "
         f"what was asked",
         columns=columns,
         rows=table,
         numbers={
-            "step": step,
-            "seconds": time.perf_counter() - started,
             "samples": samples,
             "seed": seed,
             "classifier_accuracy": judge.accuracy,

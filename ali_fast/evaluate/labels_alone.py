@@ -66,13 +66,13 @@ def train(
         loss.backward()
         adam.step()
         if i % (STEPS // LOOKS) == 0:
-            error = _error(judge, held_out)
+            error = judge.classification_error(held_out.images, held_out.labels)
             if error < best.held_out_error:
                 best = Alone(i, error, 1.0)
                 weights = {name: t.clone() for name, t in model.state_dict().items()}
     if weights:
         model.load_state_dict(weights)
-    return best._replace(test_error=_error(judge, test))
+    return best._replace(test_error=judge.classification_error(test.images, test.labels))
 
 
 def _loss(model: ALI, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
@@ -97,7 +97,3 @@ def _loss(model: ALI, x: Tensor, y: Tensor, generator: torch.Generator) -> Tenso
             norm.running_mean.lerp_(mean, BATCH_NORM_MOMENTUM)
             norm.running_var.lerp_(var, BATCH_NORM_MOMENTUM)
     return loss
-
-
-def _error(judge: Inference, data: Split) -> float:
-    return float((judge.classify(data.images).numpy() != data.labels).mean())

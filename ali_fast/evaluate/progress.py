@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import track
 
 T = TypeVar("T")
 
 
-def follow(values: Iterable[T], total: int, title: str, console: Console) -> Iterator[T]:
+def follow(values: Iterable[T], total: int, title: str, console: Console) -> Iterable[T]:
     """`values` one by one, with a bar on a terminal, else without."""
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
-        yield from progress.track(values, total=total, description=title)
+    return track(values, title, total, console=console, transient=True, disable=not console.is_terminal)

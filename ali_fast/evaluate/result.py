@@ -33,6 +33,7 @@ class Result:
 
 
 def percent(share: float) -> str:
+    """A share in [0, 1] in %, without the sign."""
     return f"{100 * share:.2f}"
 
 

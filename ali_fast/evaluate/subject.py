@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ali_fast import presets
 from ali_fast.api import check_same_data, load_with_step
 from ali_fast.config import TrainConfig
-from ali_fast.data.loader import BetonLoader
+from ali_fast.data.loader import BetonLoader, first_samples
 from ali_fast.data.schema import Manifest, NotPreparedError, beton_path, read_manifest
 from ali_fast.errors import InputError
 from ali_fast.inference import Inference
@@ -54,9 +54,10 @@ class Subject:
     def manifest(self, split: str) -> Manifest:
         return read_manifest(beton_path(self.config.data_dir, self.config.dataset, split))
 
-    def read(self, split: str) -> Split:
-        """Raises InputError for a split that is missing or damaged."""
-        batch = BetonLoader(beton_path(self.config.data_dir, self.config.dataset, split), batch_size=1).read_all()
+    def read(self, split: str, most: int | None = None) -> Split:
+        """All of a split, or its first images. Raises InputError for a split that is missing or damaged."""
+        path = beton_path(self.config.data_dir, self.config.dataset, split)
+        batch = BetonLoader(path, batch_size=1).read_all() if most is None else first_samples(path, most)
         count = len(batch.images)
         return Split(
             batch.images.numpy(),

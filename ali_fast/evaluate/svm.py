@@ -7,21 +7,22 @@ draw of its own. Then each class-balanced draw of N labels trains an SVM whose e
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from joblib import Parallel, delayed
+from rich.console import Console
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
 from ali_fast.data.balanced import Rows
+from ali_fast.evaluate.progress import follow
 
 GRID = np.exp(np.linspace(-20, 20, 50))
 
 Features = npt.NDArray[np.float32]
-Progress = Callable[[Iterable[float], int, str], Iterator[float]]
 
 
 class Scores(NamedTuple):
@@ -75,7 +76,8 @@ def protocol(
     test: tuple[Features, Rows],
     *,
     jobs: int,
-    progress: Progress,
+    title: str,
+    console: Console,
 ) -> Scores:
     """Choose C after training on the first of `draws`, then measure with the others.
 
@@ -84,11 +86,11 @@ def protocol(
     features, labels = pool
     first = reduced(features[draws[0]])
     choosing = [delayed(error)(first, labels[draws[0]], c, *held_out) for c in GRID]
-    errors = list(progress(_run(choosing, jobs), len(GRID), "choosing C"))
+    errors = list(follow(_run(choosing, jobs), len(GRID), f"{title}: choosing C", console))
     best = int(np.argmin(errors))  # the first: of equals, the smallest C
     c = float(GRID[best])
     measuring = [delayed(_draw_error)(features, labels, rows, c, *test) for rows in draws[1:]]
-    measured = list(progress(_run(measuring, jobs), len(measuring), "draws"))
+    measured = list(follow(_run(measuring, jobs), len(measuring), f"{title}: draws", console))
     return Scores(c, errors[best], measured)
 
 

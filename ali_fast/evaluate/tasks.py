@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from rich.console import Console
 
+from ali_fast.build import known_labels
 from ali_fast.data.balanced import balanced_draws
 from ali_fast.errors import InputError
 from ali_fast.evaluate import classifier, distances, features, inception, labels_alone, paper, svm
-from ali_fast.evaluate.progress import follow
 from ali_fast.evaluate.result import Result, percent
 from ali_fast.evaluate.subject import Subject
 
@@ -27,18 +24,16 @@ def run_svm(subject: Subject, *, labels: int, draws: int, seed: int, jobs: int, 
 
     Raises InputError: no classes, no test split, too few labels of a class, an encoder that is told them.
     """
-    started = time.perf_counter()
-    dataset, step, model = subject.config.dataset, subject.step, subject.inference.model
+    dataset, model = subject.config.dataset, subject.inference.model
     needs_encoder(subject, "svm")
     if subject.inference.condition is not None:
         raise InputError(
             "--task svm: a conditional encoder is told what the SVM is to find; evaluate it by --task condition"
         )
-    pool, held_out = subject.pool_and_held_out()
-    classes = subject.manifest(subject.preset.valid_split).classes
+    classes = subject.manifest(subject.preset.labelled_split).classes
     if not classes:
         raise InputError(f"--task svm: {dataset} has no class labels; evaluate a run on a data set with classes")
-    test = subject.test("svm")
+    test, (pool, held_out) = subject.test("svm"), subject.pool_and_held_out()
     chosen = balanced_draws(pool.labels, classes, labels, draws + 1, seed)
     used = np.unique(np.concatenate(chosen))  # only these are represented: the pool can be far larger
     rows = [np.searchsorted(used, draw) for draw in chosen]
@@ -59,7 +54,8 @@ def run_svm(subject: Subject, *, labels: int, draws: int, seed: int, jobs: int, 
             (represent(held_out.images), held_out.labels),
             (represent(test.images), test.labels),
             jobs=jobs,
-            progress=partial(follow_titled, console=console, name=name),
+            title=name,
+            console=console,
         )
         mean, std = float(np.mean(scores.test_errors)), float(np.std(scores.test_errors, ddof=1 if draws > 1 else 0))
         numbers.append({"features": name, "dimensions": learned.shape[1], "mean": mean, "std": std, **scores._asdict()})
@@ -67,22 +63,17 @@ def run_svm(subject: Subject, *, labels: int, draws: int, seed: int, jobs: int, 
             (name, f"{learned.shape[1]}", f"{scores.c:.2g}", percent(scores.held_out_error), plus_minus(mean, std))
         )
         console.print(f"{name}: test error {plus_minus(mean, std)} %", soft_wrap=True)
-    seconds = time.perf_counter() - started
     shared = {"labels": labels, "draws": draws, "seed": seed, "held_out": len(held_out), "test": len(test)}
     return Result(
         task="svm",
-        about=f"L2-SVM on {dataset}, run at step {step:,}: {labels:,} labels ({labels // len(classes)} a class), "
-        f"mean +- std of {draws} draws; C chosen on {len(held_out):,} held-out training images; error in % of "
+        about=f"L2-SVM on {dataset}, run at step {subject.step:,}: {labels:,} labels ({labels // len(classes)} a "
+        f"class), mean +- std of {draws} draws; C chosen on {len(held_out):,} held-out training images; error in % of "
         f"{len(test):,} test images",
         columns=("features", "dimensions", "C", "held-out error", "test error"),
         rows=table,
         paper=[(name, "", "", "", value) for name, value in paper.SVHN_1000],
-        numbers={"step": step, "seconds": seconds, "features": numbers, **shared},
+        numbers={"features": numbers, **shared},
     )
-
-
-def follow_titled(values: Any, total: int, title: str, *, console: Console, name: str) -> Any:
-    return follow(values, total, f"{name}: {title}", console)
 
 
 def run_classes(subject: Subject, *, console: Console) -> Result:
@@ -90,21 +81,15 @@ def run_classes(subject: Subject, *, console: Console) -> Result:
 
     Raises InputError: a run of another objective, no test split.
     """
-    started = time.perf_counter()
-    config, model = subject.config, subject.inference.model
+    config = subject.config
     if config.labels is None:
         raise InputError(f"--task classes: this is a run of {config.objective}; evaluate one of semi-supervised")
     assert config.learning_rate is not None
-    test, (pool, held_out) = subject.test("classes"), subject.pool_and_held_out()
-    (rows,) = balanced_draws(
-        pool.labels, subject.manifest(subject.preset.labelled_split).classes, config.labels, 1, config.seed
-    )
-    device = subject.inference.device
-    known = [torch.from_numpy(values[rows]).to(device) for values in (pool.images, pool.labels)]
-    errors = [float((subject.inference.classify(s.images).numpy() != s.labels).mean()) for s in (held_out, test)]
+    test, (_, held_out) = subject.test("classes"), subject.pool_and_held_out()
+    errors = [subject.inference.classification_error(split.images, split.labels) for split in (held_out, test)]
     alone = labels_alone.train(
-        model,
-        labels_alone.Labelled(*known),
+        subject.inference.model,
+        known_labels(config, subject.preset, subject.inference.device),
         held_out,
         test,
         learning_rate=config.learning_rate,
@@ -129,8 +114,6 @@ def run_classes(subject: Subject, *, console: Console) -> Result:
         rows=table,
         paper=[(name, "", value) for name, value in [*paper.SVHN_CLASSES, *paper.CIFAR10_CLASSES]],
         numbers={
-            "step": subject.step,
-            "seconds": time.perf_counter() - started,
             "labels": config.labels,
             "held_out_error": errors[0],
             "test_error": errors[1],
@@ -146,13 +129,12 @@ def run_frechet(
 
     Raises InputError: no test split, nothing to train a classifier on, Inception weights that cannot be used.
     """
-    started = time.perf_counter()
     if inception_weights is not None:
         inception.load_library(inception_weights)  # before the work
-    dataset, step = subject.config.dataset, subject.step
+    dataset = subject.config.dataset
     test = subject.test("frechet")
     count = min(samples, len(test))
-    train = subject.read(subject.preset.train_split)[:count].images
+    train = subject.read(subject.preset.train_split, count).images
     y = subject.y(test[:count])
     sets = {"samples": subject.inference.sample(count, seed, y).numpy(), f"training images ({len(train):,})": train}
     if subject.inference.model.players.encoder:
@@ -160,7 +142,7 @@ def run_frechet(
     columns = ["against test images"]
     table: list[tuple[str, ...]] = [(name,) for name in sets]
     numbers: list[dict[str, Any]] = [{"set": name} for name in sets]
-    about = f"{dataset}, run at step {step:,}: {count:,} images of each set against {count:,} test images"
+    about = f"{dataset}, run at step {subject.step:,}: {count:,} images of each set against {count:,} test images"
     accuracy = None
     if classifier.has_labels(subject) or inception_weights is None:
         judge = classifier.of_data_set(subject, test, console)
@@ -185,8 +167,6 @@ def run_frechet(
         columns=tuple(columns),
         rows=table,
         numbers={
-            "step": step,
-            "seconds": time.perf_counter() - started,
             "count": count,
             "seed": seed,
             "classifier_accuracy": accuracy,
@@ -200,8 +180,7 @@ def run_reconstruction(subject: Subject, *, console: Console) -> Result:
 
     Raises InputError: no test split, nothing to train a classifier on.
     """
-    started = time.perf_counter()
-    dataset, step = subject.config.dataset, subject.step
+    dataset = subject.config.dataset
     needs_encoder(subject, "reconstruction")
     test = subject.test("reconstruction")
     judge = classifier.of_data_set(subject, test, console)
@@ -218,22 +197,17 @@ def run_reconstruction(subject: Subject, *, console: Console) -> Result:
             np.mean([np.square(a / 255 - b / 255).mean() for a, b in zip(images, test.images, strict=True)])
         )
         in_features = float(np.square(judge.features(images) - real).sum(axis=1).mean())
-        logits = judge.logits(images)
-        kept = float(
-            (logits.argmax(1) == test.labels).mean() if test.labels.size else ((logits > 0) == test.attributes).mean()
-        )
+        kept = classifier.share_right(judge.logits(images), test)
         numbers.append({"set": name, "pixels": in_pixels, "features": in_features, "labels_kept": kept})
         table.append((name, f"{in_pixels:.5f}", f"{in_features:.3f}", percent(kept)))
     return Result(
         task="reconstruction",
-        about=f"{dataset}, run at step {step:,}: {len(test):,} test images; mean squared difference of pixels in "
-        f"[0, 1] and squared distance in the {classifier.FEATURES} features of a classifier with "
+        about=f"{dataset}, run at step {subject.step:,}: {len(test):,} test images; mean squared difference of pixels "
+        f"in [0, 1] and squared distance in the {classifier.FEATURES} features of a classifier with "
         f"{percent(judge.accuracy)} % test accuracy, which finds the true label in so many",
         columns=("against its image", "pixels", "features", "label kept, %"),
         rows=table,
         numbers={
-            "step": step,
-            "seconds": time.perf_counter() - started,
             "count": len(test),
             "classifier_accuracy": judge.accuracy,
             "sets": numbers,
@@ -242,6 +216,7 @@ def run_reconstruction(subject: Subject, *, console: Console) -> Result:
 
 
 def needs_encoder(subject: Subject, task: str) -> None:
+    """Raises InputError for a run without one."""
     if not subject.inference.model.players.encoder:
         raise InputError(f"--task {task}: a GAN has no encoder; evaluate it by --task frechet")
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 import ali_fast
 from ali_fast import arch, cli, metrics, presets
-from ali_fast.build import build_step, labelled_and_test, open_training_data
+from ali_fast.build import build_step, followed_images, known_labels, open_training_data
 from ali_fast.class_loss import class_loss
 from ali_fast.config import TrainConfig
 from ali_fast.data.loader import BetonLoader, first_samples
@@ -160,7 +160,7 @@ def test_svhns_held_out_images_are_no_labelled_ones(data, monkeypatch):
     assert np.array_equal(pool.images, train.images[:297])
     assert np.array_equal(held_out.images, train.images[297:])
     assert np.array_equal(held_out.labels, train.labels[297:])
-    labelled, test = labelled_and_test(config, preset, CPU)
+    labelled, test = known_labels(config, preset, CPU), followed_images(config, preset)
     known = {image.tobytes() for image in train.images[:297].numpy()}
     assert all(image.tobytes() in known for image in labelled.images.numpy())
     assert len(test.labels) == 300

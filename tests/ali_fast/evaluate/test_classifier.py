@@ -38,9 +38,9 @@ def test_it_learns_and_features_lead_to_its_logits(attributes):
     network = Network(1, 9, 2 if attributes else 3)
     classifier.train(network, bars(300, 0, attributes), QUIET)
     test = bars(100, 1, attributes)
-    assert classifier.accuracy_of(network, test) > 0.95
     judge = Classifier(network, 1.0)
     features, logits = judge.features(test.images), judge.logits(test.images)
+    assert classifier.share_right(logits, test) > 0.95
     assert features.shape == (100, classifier.FEATURES)
     weight, bias = (p.detach().numpy() for p in network.last.parameters())
     np.testing.assert_allclose(features @ weight.T + bias, logits, rtol=1e-4, atol=1e-4)
@@ -53,8 +53,8 @@ def test_training_is_by_its_seed_and_leaves_the_generator_alone(monkeypatch):
     expected = torch.rand(3)
     nets = []
     for _ in range(2):
-        network = Network(1, 9, 3)
         torch.manual_seed(7)
+        network = classifier.initialized(1, 9, 3)
         classifier.train(network, bars(100, 0), QUIET)
         assert torch.equal(torch.rand(3), expected)
         nets.append(network.state_dict())
@@ -71,9 +71,10 @@ def test_any_data_sets_images_fit(size, channels):
 def test_kept_only_for_the_same_training_images(tmp_path):
     network = Network(1, 9, 3)
     path = tmp_path / "classifier.pt"
-    classifier._save(network, path, "a" * 64, 0.5)
+    classifier._save(Classifier(network, 0.5), path, "a" * 64)
     fresh = Network(1, 9, 3)
-    assert classifier._restore(fresh, path, "a" * 64) == 0.5
+    kept = classifier._restore(fresh, path, "a" * 64)
+    assert (kept.network, kept.accuracy) == (fresh, 0.5)
     assert torch.equal(fresh.last.weight, network.last.weight)
     assert classifier._restore(fresh, path, "b" * 64) is None
     assert classifier._restore(Network(1, 9, 4), path, "a" * 64) is None

@@ -10,7 +10,7 @@ from torch import nn
 from ali_fast import arch, cli, kernels
 from ali_fast.condition import Condition
 from ali_fast.evaluate.classifier import Classifier
-from ali_fast.evaluate.condition import agreement, asked_for
+from ali_fast.evaluate.condition import agreement
 from ali_fast.inference import Inference
 from ali_fast.model import ALI
 
@@ -33,13 +33,6 @@ def test_agreement_of_attributes():
     assert found.all == pytest.approx(3 / 6)  # of single values, present or not
     assert found.each[0] == pytest.approx(2 / 3)
     assert np.isnan(found.each[1])
-
-
-def test_what_is_asked():
-    none = np.empty((4, 0), np.uint8)
-    assert asked_for(CLASSES, 23, none).tolist() == [*range(10), *range(10), 0, 1, 2]
-    marks = np.eye(K, dtype=np.uint8)[:4]
-    assert np.array_equal(asked_for(MARKS, 6, marks), marks[[0, 1, 2, 3, 0, 1]])
 
 
 def obeying(weight_of_y: float) -> ALI:
@@ -85,7 +78,7 @@ def test_a_decoder_that_copies_y_obeys_and_one_that_ignores_it_does_not(conditio
     """Through the very path of a run: y embedded, joined to z, decoded, drawn as bytes, looked at."""
     count, judge = 4000, Classifier(Reader(), 1.0)
     marks = np.random.default_rng(0).integers(0, 2, (300, K), np.uint8)
-    asked = asked_for(condition, count, marks)
+    asked = condition.in_turn(count, torch.from_numpy(marks)).numpy()
     shares = {}
     for weight in (40.0, 0.0):
         images = Inference(obeying(weight), (4, 4, 1), condition).sample(count, 0, asked).numpy()

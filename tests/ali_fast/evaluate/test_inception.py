@@ -29,7 +29,7 @@ def test_without_the_library_one_is_told_how_to_get_it():
 def test_weights_that_cannot_be_used_are_named(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         inception.measure(images(20, 0), images(20, 1), tmp_path / "absent.pth", False)
-    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth", False)
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(InputError, match="cannot be used"):
         inception.measure(images(20, 0), images(20, 1), tmp_path / "other.pth", False)
 
@@ -70,4 +70,4 @@ def test_the_librarys_frechet_distance_is_ours(tmp_path):
     ours = [x.repeat(3, -1).transpose(0, 3, 1, 2).reshape(200, -1) @ projection.numpy() for x in (a, b)]
     assert found["fid"] == pytest.approx(frechet(*ours), rel=1e-3)
     assert found["kid"] > 0
-    assert "torch-fidelity" in inception.describe(Path("weights.pth"), False)
+    assert "torch-fidelity" in inception.describe(Path("weights.pth"))

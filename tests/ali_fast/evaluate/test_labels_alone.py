@@ -9,6 +9,7 @@ from ali_fast.data.labelled import Labelled
 from ali_fast.evaluate import labels_alone
 from ali_fast.evaluate.labels_alone import Alone
 from ali_fast.evaluate.subject import Split
+from ali_fast.inference import Inference
 
 
 def bars(count, seed, channels):
@@ -48,15 +49,15 @@ def test_held_out_images_choose_the_weights_that_the_test_images_then_measure(ma
     seen, dropouts, errors = [], [], iter([0.5, 0.2, 0.4, 0.3])
     reparametrize = labels_alone.reparametrize
 
-    def error(judge, data):
-        seen.append((len(data), judge.model.encoder.products[0].weight.detach().clone()))
+    def error(judge, images, labels):
+        seen.append((len(images), judge.model.encoder.products[0].weight.detach().clone()))
         return next(errors)
 
     def noted(*arguments, **options):
         dropouts.append(options.get("dropout", 0.0))
         return reparametrize(*arguments, **options)
 
-    monkeypatch.setattr(labels_alone, "_error", error)
+    monkeypatch.setattr(Inference, "classification_error", error)
     monkeypatch.setattr(labels_alone, "reparametrize", noted)
     options = {"learning_rate": 1e-2, "betas": (0.5, 0.999), "seed": 0, "console": Console(file=io.StringIO())}
     assert labels_alone.train(model, labelled, held_out, test, **options) == Alone(4, 0.2, 0.3)

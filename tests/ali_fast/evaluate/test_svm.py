@@ -1,9 +1,14 @@
+import io
+
 import numpy as np
 import pytest
+from rich.console import Console
 from sklearn.svm import LinearSVC
 
 from ali_fast.data.balanced import balanced_draws
 from ali_fast.evaluate import svm
+
+QUIET = Console(file=io.StringIO())
 
 CLASSES = tuple("abc")
 
@@ -14,12 +19,6 @@ def blobs(count, dimensions, seed=0, noise=2.0, classes=3):
     centres = np.random.default_rng(99).normal(size=(classes, dimensions))
     labels = np.arange(count) % classes
     return (centres[labels] + noise * rng.normal(size=(count, dimensions))).astype(np.float32), labels
-
-
-def counted(values, total, title):
-    values = list(values)
-    assert len(values) == total
-    yield from values
 
 
 @pytest.mark.parametrize("dimensions", [5, 300])
@@ -42,7 +41,7 @@ def test_protocol_chooses_on_held_out_images_and_measures_each_draw(monkeypatch)
     monkeypatch.setattr(svm, "GRID", svm.GRID[::7])
     pool, held_out, test = blobs(300, 40), blobs(90, 40, seed=1), blobs(120, 40, seed=2)
     draws = balanced_draws(pool[1], CLASSES, 30, 4, seed=0)
-    scores = svm.protocol(pool, draws, held_out, test, jobs=1, progress=counted)
+    scores = svm.protocol(pool, draws, held_out, test, jobs=1, title="features", console=QUIET)
     by_c = [svm.error(svm.reduced(pool[0][draws[0]]), pool[1][draws[0]], c, *held_out) for c in svm.GRID]
     assert scores.held_out_error == min(by_c)
     assert scores.c == svm.GRID[np.argmin(by_c)]
@@ -51,7 +50,7 @@ def test_protocol_chooses_on_held_out_images_and_measures_each_draw(monkeypatch)
         plain = LinearSVC(C=scores.c, dual=False).fit(pool[0][draw], pool[1][draw])
         assert error == pytest.approx((plain.predict(test[0]) != test[1]).mean(), abs=0.01)
     assert np.mean(scores.test_errors) < 0.4
-    assert scores == svm.protocol(pool, draws, held_out, test, jobs=2, progress=counted)
+    assert scores == svm.protocol(pool, draws, held_out, test, jobs=2, title="features", console=QUIET)
 
 
 def test_the_grid_is_the_papers():
