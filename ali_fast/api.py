@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,25 @@ from ali_fast.files import whole, write_text
 from ali_fast.inference import Inference
 from ali_fast.model import ALI
 from ali_fast.players import PLAYERS, Objective
-from ali_fast.run_directory import RunDirectory
+from ali_fast.run_directory import RunDirectory, is_export
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A model as a run directory or an export holds it."""
+
+    source: Path
+    """Of the weights, for messages."""
+    preset: presets.Preset
+    objective: Objective
+    encoder: str
+    classes: int | None
+    condition: Condition | None
+    image_shape: tuple[int, int, int]
+    weights: dict[str, torch.Tensor]
+    step: int | None = None
+    """Of the checkpoint, and below of its training images: an export knows neither."""
+    trained_on: str | None = None
 
 
 def load(run: str | Path, *, device: str = "auto") -> Inference:
@@ -25,37 +44,19 @@ def load(run: str | Path, *, device: str = "auto") -> Inference:
 
     device: auto, cpu or cuda. Raises InputError where there is no run, no checkpoint, or another network's.
     """
-    return load_with_step(run, device=device)[0]
-
-
-def load_with_step(run: str | Path, *, device: str = "auto") -> tuple[Inference, int | None]:
-    """As `load`, and the step of the checkpoint; an export has none."""
-    path, step, trained_on = Path(run), None, None
     where = decide.device(device).device
-    if (path / "decoder.safetensors").exists():
-        source, (preset, objective, encoder, classes, condition, image_shape, weights) = path, _read_export(path)
-    else:
-        directory = RunDirectory(path)
-        config = directory.read_config()
-        preset, objective = presets.resolve(config.dataset, config.preset), config.objective
-        source, state = newest_checkpoint(directory)
-        step = state["step"]["steps"]
-        encoder, classes = config.encoder, state["conditions"].get("classes")
-        condition = Condition.from_json(state["conditions"].get("condition"))
-        image_shape, trained_on = state["conditions"]["image_shape"], state["conditions"].get("train_sha256")
-        weights = state["step"]["model"] | state["step"].get("ema", {})
+    saved = _read_export(Path(run)) if is_export(Path(run)) else _read_run(RunDirectory(Path(run)))
     model = ALI(
-        preset.architecture,
+        saved.preset.architecture,
         kernels.resolve("auto", decide.device_class(where)),
-        objective,
-        deterministic=encoder == "deterministic",
-        classes=classes,
-        y_dim=None if condition is None else len(condition.names),
+        saved.objective,
+        deterministic=saved.encoder == "deterministic",
+        classes=saved.classes,
+        y_dim=None if saved.condition is None else len(saved.condition.names),
     )
-    checkpoint.check_same_network(weights, model.state_dict(), source)
-    model.load_state_dict(weights)
-    height, width, channels = image_shape
-    return Inference(model.to(where).eval(), (height, width, channels), condition, trained_on), step
+    checkpoint.check_same_network(saved.weights, model.state_dict(), saved.source)
+    model.load_state_dict(saved.weights)
+    return Inference(model.to(where).eval(), saved.image_shape, saved.condition, saved.step, saved.trained_on)
 
 
 def check_same_data(inference: Inference, data_dir: Path, preset: presets.Preset) -> None:
@@ -102,9 +103,25 @@ def export(run: str | Path) -> Path:
     return directory.export
 
 
-def _read_export(
-    path: Path,
-) -> tuple[presets.Preset, Objective, str, int | None, Condition | None, list[int], dict[str, torch.Tensor]]:
+def _read_run(run: RunDirectory) -> Saved:
+    config = run.read_config()
+    path, state = newest_checkpoint(run)
+    height, width, channels = state["conditions"]["image_shape"]
+    return Saved(
+        path,
+        presets.resolve(config.dataset, config.preset),
+        config.objective,
+        config.encoder,
+        state["conditions"].get("classes"),
+        Condition.from_json(state["conditions"].get("condition")),
+        (height, width, channels),
+        state["step"]["model"] | state["step"].get("ema", {}),
+        state["step"]["steps"],
+        state["conditions"].get("train_sha256"),
+    )
+
+
+def _read_export(path: Path) -> Saved:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -114,23 +131,18 @@ def _read_export(
         if not (isinstance(image_shape, list) and [isinstance(n, int) and n > 0 for n in image_shape] == [True] * 3):
             raise ValueError(f"image_shape is {json.dumps(image_shape)}, not height, width and channels")
         objective: Objective = values.get("objective", "ali")
-        encoder, classes = values.get("encoder", "stochastic"), values.get("classes")
-        condition = Condition.from_json(values.get("condition"))
-        weights = {f"{n}.{k}": t for n in _networks(objective) for k, t in load_file(path / f"{n}.safetensors").items()}
+        networks = {name: load_file(path / f"{name}.safetensors") for name in PLAYERS[objective].networks}
+        return Saved(
+            path,
+            preset,
+            objective,
+            values.get("encoder", "stochastic"),
+            values.get("classes"),
+            Condition.from_json(values.get("condition")),
+            (image_shape[0], image_shape[1], image_shape[2]),
+            {f"{name}.{key}": tensor for name, weights in networks.items() for key, tensor in weights.items()},
+        )
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise InputError(f"{path} is no whole export: {error}; export the run again") from error
-    return preset, objective, encoder, classes, condition, image_shape, weights
-
-
-def _networks(objective: Objective) -> list[str]:
-    """Names of the networks that a model of this objective has."""
-    players = PLAYERS[objective]
-    there = {
-        "encoder": players.encoder,
-        "decoder": True,
-        "embedding": players.conditional,
-        "discriminator": players.judged is not None,
-    }
-    return [name for name, is_there in there.items() if is_there]

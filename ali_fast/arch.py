@@ -40,6 +40,8 @@ class Row:
     def __post_init__(self) -> None:
         assert not (self.norm and self.bias != "none"), "batch norm has its own shift"
         assert not (self.activation == "maxout" and self.maps % MAXOUT_PIECES)
+        assert not self.norm or self.activation == "leaky_relu", "what layers.Normalized is"
+        assert (self.bias == "untied") == (self.activation == "sigmoid"), "what layers.Pixels is"
         assert self.dropout_site == "input" or self.activation == "maxout"
         assert 0.0 <= self.dropout < 1.0
 

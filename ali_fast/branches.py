@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Branches:
-    """Called as `Step.turn`: both players' gradients; losses and statistics are noted."""
+    """Called as `Step.turn`: the generator's and the discriminator's gradients; metrics and running statistics move."""
 
     def __init__(self, step: Step, compile: bool, aside: bool):
         self.step = step
@@ -35,28 +35,28 @@ class Branches:
             return compiled(function, step.device, options, step.philox) if compile else function
 
         self.encode, self.decode = program(self._encode), program(self._decode)
-        self.judge = program(self._judge, in_line=2)  # to_x, to_z
+        self.judge = program(self._judge, in_line=2)  # grad_x, grad_z
         working = step.working
-        self.of_e, self.of_g = list(working.encoder.parameters()), list(working.decoder.parameters())
-        assert [*map(id, self.of_e), *map(id, self.of_g)] == [*map(id, working.generator_parameters())]
+        self.theta_e, self.theta_g = list(working.encoder.parameters()), list(working.decoder.parameters())
+        assert [*map(id, self.theta_e), *map(id, self.theta_g)] == [*map(id, working.generator_parameters())]
 
     def __call__(
-        self, batch: Tensor, z: Tensor, seeds: Tensor, scale: None = None, rows: None = None, y: None = None
+        self, batch: Tensor, z: Tensor, seeds: Tensor, rows: None = None, y: None = None
     ) -> tuple[list[Tensor], list[Tensor]]:
-        assert scale is rows is y is None, "ALI itself, and no fp16"
+        assert rows is y is None, "ALI itself"
         with self.on_side():
             x, z_joint, *of_encoder = self.encode(batch, z, seeds)
         x_tilde, *of_decoder = self.decode(z, seeds)
         self.join()
         made = [made.detach().requires_grad_() for made in (x_tilde, z_joint)]
-        to_x, to_z, *to_d = self.judge(x, *made, seeds, of_encoder, of_decoder)
+        grad_x, grad_z, *grads_d = self.judge(x, *made, seeds, of_encoder, of_decoder)
         with self.on_side():
-            to_e = torch.autograd.grad([z_joint], self.of_e, [to_z])
+            grads_e = torch.autograd.grad([z_joint], self.theta_e, [grad_z])
             weight_gradients.join()
-        to_g = torch.autograd.grad([x_tilde], self.of_g, [to_x])
+        grads_g = torch.autograd.grad([x_tilde], self.theta_g, [grad_x])
         self.join()
         # Every tensor that crosses streams lives up to here: neither stream's memory is reused under the other.
-        return [*to_e, *to_g], to_d
+        return [*grads_e, *grads_g], grads_d
 
     @contextlib.contextmanager
     def on_side(self) -> Iterator[None]:
@@ -76,7 +76,7 @@ class Branches:
         statistics: Statistics = []
         step = self.step
         x = to_x(step.images(batch), step.model.architecture.image_size, step.dtype)
-        codes, z_joint = objective.encode(step.working, x, z, seeds, statistics, dropout=step.working.z_dropout)
+        codes, z_joint = objective.encode(step.working, x, z, seeds, statistics)
         return x, z_joint, objective.mean_sigma(codes), *_detached(statistics)
 
     def _decode(self, z: Tensor, seeds: Tensor) -> tuple:
@@ -95,14 +95,19 @@ class Branches:
     ) -> tuple:
         step = self.step
         statistics: Statistics = []
-        stats, to_d, (to_x, to_z) = objective.judge(
+        stats, grads_d, (grad_x, grad_z) = objective.judge(
             step.working, x, x_tilde, z_joint, [x_tilde, z_joint], seeds, statistics, step.route, None
         )
-        sigma, *of_e = of_encoder
-        pairs = [*zip(of_e[::2], of_e[1::2], strict=True), *zip(of_decoder[::2], of_decoder[1::2], strict=True)]
-        step.note(objective.Outcome(stats, sigma, [], [], [*pairs, *statistics]))
-        return to_x, to_z, *to_d
+        sigma, *of_encoder = of_encoder
+        earlier = [*_pairs(of_encoder), *_pairs(of_decoder)]
+        step.accumulate(objective.Outcome(torch.cat([stats, sigma[None]]), [], [], [*earlier, *statistics]))
+        return grad_x, grad_z, *grads_d
 
 
 def _detached(statistics: Statistics) -> list[Tensor]:
+    """Flat: what a compiled program hands on."""
     return [tensor.detach() for pair in statistics for tensor in pair]
+
+
+def _pairs(flat: list[Tensor]) -> Statistics:
+    return [*zip(flat[::2], flat[1::2], strict=True)]

@@ -1,4 +1,4 @@
-"""What a training is made of: its data, its networks with their Adams, and what it is told or given."""
+"""The step of a training: its networks with their Adams, and another run's decoder."""
 
 from __future__ import annotations
 
@@ -9,23 +9,18 @@ from rich.console import Console
 from torch import Tensor
 
 from ali_fast import api, checkpoint, decide, kernels, presets, process
-from ali_fast.condition import Condition
 from ali_fast.config import TrainConfig
-from ali_fast.data.labelled import Labelled, labelled_subset
-from ali_fast.data.loader import BetonLoader
-from ali_fast.data.schema import beton_path
 from ali_fast.data.source import Source
 from ali_fast.errors import InputError
 from ali_fast.model import ALI, mean_log_odds
 from ali_fast.parallel import World
 from ali_fast.pixels import to_x
-from ali_fast.players import PLAYERS
 from ali_fast.presets import Preset
 from ali_fast.run_directory import RunDirectory
 from ali_fast.seeds import seed_of
 from ali_fast.step import Step
+from ali_fast.training_data import TrainingData
 
-MOST_ELEMENTS = 2**31 - 1  # of a tensor: the kernels count in int32; D sees each image and a made one
 BIAS_IMAGES = 500  # whose mean sets the decoder's output bias
 
 
@@ -47,55 +42,29 @@ def placed(config: TrainConfig, where: torch.device) -> TrainConfig:
     return dataclasses.replace(config, device="cuda" if where.type == "cuda" else "cpu")
 
 
-def open_training_data(config: TrainConfig, preset: Preset, world: World) -> BetonLoader:
-    """Raises InputError: a file missing or damaged, a batch larger than the set, images that do not fit the preset."""
-    assert config.batch_size is not None
-    batch_size = world.batch(config.batch_size)
-    loader = BetonLoader(
-        beton_path(config.data_dir, config.dataset, preset.train_split),
-        batch_size=batch_size,
-        seed=config.seed,
-        rank=world.rank,
-        world=world.size,
-    )
-    shape, architecture = loader.manifest.shape, preset.architecture
-    size, channels = architecture.image_size, architecture.image_channels
-    if len(shape) != 3 or max(shape[:2]) > size or shape[2] != channels:
-        raise InputError(
-            f"preset {preset.name} takes images of at most {size}x{size}x{channels}; "
-            f"those of {loader.beton.path} are {'x'.join(map(str, shape))}"
-        )
-    most = MOST_ELEMENTS // (architecture.largest_map * (3 if PLAYERS[config.objective].classes else 2))
-    if batch_size > most:
-        raise InputError(f"--batch-size {config.batch_size}: preset {preset.name} takes at most {most} on one device")
-    return loader
-
-
 def build_step(
     config: TrainConfig,
     preset: Preset,
-    loader: BetonLoader,
+    data: TrainingData,
     source: Source,
-    where: torch.device,
     dtype: torch.dtype,
-    console: Console,
     world: World,
-    decoder: dict[str, Tensor] | None = None,
-    labelled: Labelled | None = None,
-    condition: Condition | None = None,
+    decoder: dict[str, Tensor] | None,
+    console: Console,
 ) -> Step:
     """Networks from the seed (a frozen decoder as given), the output bias from the data, the Adams."""
     assert config.learning_rate is not None
+    where = source.device
     torch.manual_seed(seed_of("training", config.seed, *([] if world.first else [world.rank])))
     model = ALI(
         preset.architecture,
         kernels.resolve(config.kernels, decide.device_class(where)),
         config.objective,
         deterministic=config.encoder == "deterministic",
-        classes=None if labelled is None else len(loader.manifest.classes),
-        y_dim=None if condition is None else len(condition.names),
+        classes=None if data.labelled is None else len(data.loader.manifest.classes),
+        y_dim=None if data.condition is None else len(data.condition.names),
     )
-    x = to_x(loader.some_images(BIAS_IMAGES), preset.architecture.image_size)
+    x = to_x(data.loader.some_images(BIAS_IMAGES), preset.architecture.image_size)
     model.initialize(torch.Generator().manual_seed(config.seed), mean_log_odds(x))
     if decoder is not None:
         model.decoder.load_state_dict(decoder)
@@ -103,10 +72,10 @@ def build_step(
     if config.compile:
         console.print("compiling the step" if compiles else f"warning: {why}: training eagerly, which is slower")
     process.set_up(where)
-    world.share(model.to(where))
+    world.broadcast(model.to(where))
     captured = config.cuda_graphs and where.type == "cuda"
     # Without a graph the host, which has more to launch, would be late; several processes average all gradients first.
-    beside = captured and compiles and world.size == 1
+    overlap = captured and compiles and world.size == 1
     return Step(
         model,
         learning_rate=config.learning_rate,
@@ -116,26 +85,12 @@ def build_step(
         cuda_graph=captured,
         samples=source.samples,
         samples_y=source.samples_y,
-        labelled=labelled,
+        labelled=data.labelled,
         ema=config.ema,
-        aside=beside,
-        branches=beside and model.objective == "ali" and dtype != torch.float16,
+        aside=overlap,
+        branches=overlap and model.objective == "ali" and dtype != torch.float16,
         world=world,
     )
-
-
-def known_labels(config: TrainConfig, preset: Preset, where: torch.device) -> Labelled:
-    """The images whose labels a semi-supervised run knows. Raises InputError where labels are missing or too few."""
-    assert config.labels is not None
-    loader = BetonLoader(beton_path(config.data_dir, config.dataset, preset.labelled_split), batch_size=1)
-    return labelled_subset(loader, config.labels, preset.pool(loader.manifest.count), config.seed, where)
-
-
-def followed_images(config: TrainConfig, preset: Preset) -> Labelled:
-    """Those that a semi-supervised run's error is followed on."""
-    test = BetonLoader(beton_path(config.data_dir, config.dataset, preset.test_split), batch_size=1).read_all()
-    assert test.labels is not None
-    return Labelled(test.images, test.labels)
 
 
 def frozen_decoder(config: TrainConfig, preset: Preset, run: RunDirectory) -> dict[str, Tensor] | None:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from csrc_triton.adversarial_loss import LOGIT_LIMIT, AdversarialLoss
+from csrc_triton.launch import widened
 
 
 def class_loss(logits: Tensor, labels: Tensor, scale: Tensor | None = None) -> AdversarialLoss:
@@ -25,7 +26,7 @@ def class_loss(logits: Tensor, labels: Tensor, scale: Tensor | None = None) -> A
     `scale` if given; factor [2 M + n]. Computed in float32 (float64 of float64 logits); as in adversarial_loss, |s| is
     at most LOGIT_LIMIT in seed_d and factor.
     """
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    wide = widened(logits)
     n = len(labels)
     m = (len(wide) - n) // 2
     s, shares = wide.logsumexp(dim=1), wide.softmax(dim=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_module
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,13 +103,12 @@ class Train(config.TrainConfig):
         asked = {field.name: getattr(self, field.name) for field in dataclasses.fields(config.TrainConfig)}
         resolved = config.TrainConfig(**asked).resolved()
 
-        def check() -> None:
+        # Before torch is imported: a damaged file is said at once.
+        if torchrun.first_process() and data_missing(resolved, verify=self.verify):
             from ali_fast import build
 
-            build.check(resolved)
-
-        if torchrun.first_process():  # before torch is imported: a damaged file is said at once
-            prepare_if_missing(resolved, check, verify=self.verify)
+            build.check(resolved)  # now, and not after hours of downloading
+            prepare(resolved.dataset, resolved.data_dir)
 
         from ali_fast import train
         from ali_fast.console import Steady
@@ -122,18 +121,20 @@ class Train(config.TrainConfig):
         write_json(self.json, line)
 
 
-def prepare_if_missing(
-    resolved: config.TrainConfig, before: Callable[[], object] = lambda: None, *, verify: bool = False
-) -> None:
-    """The data of a training: there and whole, or prepared, as `prepare_splits` does.
+def prepare_if_missing(resolved: config.TrainConfig) -> None:
+    """The data of a training: there and whole, or prepared. Raises InputError as `data_missing`."""
+    if data_missing(resolved):
+        prepare(resolved.dataset, resolved.data_dir)
 
-    Raises InputError also for a folder's of another preset.
-    """
+
+def data_missing(resolved: config.TrainConfig, *, verify: bool = False) -> bool:
+    """Whether the data of a training have to be prepared. Raises InputError as `missing`, and for a folder's of another
+    preset."""
     preset = presets.resolve(resolved.dataset, resolved.preset)
     splits = [preset.train_split, preset.valid_split]
     if resolved.labels is not None:
         splits.append(preset.test_split)
-    prepare_splits(resolved.dataset, resolved.data_dir, splits, before, verify=verify)
+    absent = missing(resolved.dataset, resolved.data_dir, splits, verify=verify)
     if resolved.dataset == "folder":
         from ali_fast.data import schema
 
@@ -145,20 +146,14 @@ def prepare_if_missing(
                 f"{size}x{size}x{preset.architecture.image_channels}; make it for this preset with: "
                 f"{schema.prepare_command(path, '--force')}"
             )
+    return absent
 
 
-def prepare_splits(
-    dataset: str,
-    data_dir: Path,
-    splits: Sequence[str],
-    before: Callable[[], object] = lambda: None,
-    *,
-    verify: bool = False,
-) -> None:
-    """Check the splits, or prepare the data set if one is not there; a damaged one is never rebuilt unasked.
+def missing(dataset: str, data_dir: Path, splits: Sequence[str], *, verify: bool = False) -> bool:
+    """Whether one of the splits is not there. Without torch.
 
-    before: called before anything is prepared: what it raises is to be said before hours of downloading, not after.
-    Raises InputError. Without torch, unless something has to be prepared.
+    verify: read every byte. Raises InputError for a damaged one, which is never rebuilt unasked, and where a folder is
+    missing: where its images are is not known here.
     """
     from ali_fast.data.beton import Beton
     from ali_fast.data.schema import NotPreparedError, beton_path
@@ -169,13 +164,17 @@ def prepare_splits(
             if verify:
                 beton.verify()
     except NotPreparedError:
-        if dataset == "folder":  # where its images are is not known here
+        if dataset == "folder":
             raise
-        before()
-        import data_prep
+        return True
+    return False
 
-        print(f"preparing {dataset} in {data_dir / dataset}", flush=True)
-        data_prep.prepare(dataset, data_dir=data_dir)
+
+def prepare(dataset: str, data_dir: Path) -> None:
+    import data_prep
+
+    print(f"preparing {dataset} in {data_dir / dataset}", flush=True)
+    data_prep.prepare(dataset, data_dir=data_dir)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from csrc_triton.launch import widened
 from csrc_triton.stored import stored
 
 FEW = 4
@@ -30,20 +31,20 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, h: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(h, weight)
         if h.numel() < LARGE:
-            y = (_single(h)[..., None, :] * _single(weight)).sum(dim=-1)
+            y = (widened(h)[..., None, :] * widened(weight)).sum(dim=-1)
         else:
-            y = torch.stack([(_single(h) * row).sum(dim=-1) for row in _single(weight)], dim=-1)
+            y = torch.stack([(widened(h) * row).sum(dim=-1) for row in widened(weight)], dim=-1)
         return cast(y, h.dtype)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
         h, weight = ctx.saved_tensors
         dy = stored(dy)
-        dh = cast((_single(dy)[..., None] * _single(weight)).sum(dim=-2), h.dtype)
+        dh = cast((widened(dy)[..., None] * widened(weight)).sum(dim=-2), h.dtype)
         if h.numel() < LARGE:
             return dh, dy.flatten(0, -2).t() @ h.flatten(0, -2)
         pixels = tuple(range(h.dim() - 1))
-        dweight = torch.stack([(_single(h) * g[..., None]).sum(dim=pixels) for g in _single(dy).unbind(-1)])
+        dweight = torch.stack([(widened(h) * g[..., None]).sum(dim=pixels) for g in widened(dy).unbind(-1)])
         return dh, cast(dweight, weight.dtype)
 
 
@@ -58,7 +59,3 @@ def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     A Function whose forward ends in such a one is compiled by torch 2.11 with a gradient of zero.
     """
     return tensor if tensor.dtype == dtype else tensor.to(dtype)
-
-
-def _single(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

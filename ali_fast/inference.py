@@ -50,8 +50,8 @@ class Inference:
     """Wraps a model, also one in training: its mode is put back after every call.
 
     image_shape: (H, W, C) of the data set; the networks see these images padded to their size, and what they
-    draw is cut back to it. condition: of a conditional model, what the values of y stand for. trained_on: how the
-    sha256 of the training images begins, where that is known.
+    draw is cut back to it. condition: of a conditional model, what the values of y stand for. step, trained_on: of the
+    checkpoint, and how the sha256 of its training images begins, where they are known.
     """
 
     def __init__(
@@ -59,13 +59,14 @@ class Inference:
         model: ALI,
         image_shape: tuple[int, int, int],
         condition: Condition | None = None,
+        step: int | None = None,
         trained_on: str | None = None,
     ) -> None:
         assert (condition is None) == (model.y_dim is None)
         self.model = model
         self.image_shape = image_shape
         self.condition = condition
-        self.trained_on = trained_on
+        self.step, self.trained_on = step, trained_on
         self.device = next(model.parameters()).device
 
     def sample(self, n: int, seed: int = 0, y: Given | None = None) -> Tensor:

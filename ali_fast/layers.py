@@ -16,14 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ali_fast import few_channels, patches
-from ali_fast.arch import Architecture, Layout, Table, layout
+from ali_fast.arch import Layout, Table, layout
 from ali_fast.kernels import Kernels
 from csrc_triton.batch_norm import batch_norm
 from csrc_triton.bias_act import bias_act
 from csrc_triton.maxout import maxout
 
 BATCH_NORM_EPS = 1e-4
+BATCH_NORM_MOMENTUM = 0.05
 Statistics = list[tuple[Tensor, Tensor]]
+"""(mean, biased variance) of a batch, each [C], norm by norm."""
 
 
 def in_halves(place: Layout) -> bool:
@@ -32,7 +34,7 @@ def in_halves(place: Layout) -> bool:
 
 
 def takes_halves(device: torch.device) -> bool:
-    """Whether they are: where Inductor writes C++, which reads every other channel one by one."""
+    """Whether maps are computed in halves: where Inductor writes C++, which reads every other channel one by one."""
     return device.type == "cpu" and torch.compiler.is_compiling()
 
 
@@ -53,15 +55,19 @@ class Convolution(nn.Module):
         self.weight = nn.Parameter(weight.to(memory_format=torch.channels_last))
         linear = row.activation == "linear" and row.bias == "tied"
         self.bias = nn.Parameter(torch.zeros(row.maps)) if linear else None
+        # Functions, not bound methods: those would be a cycle, and a model that is let go would stay till it is found.
         if row.operation == "transposed":
-            self.product = self.from_one_pixel if place.in_size == 1 and not linear else self.transposed
+            one_pixel = place.in_size == 1 and not linear
+            self.product = Convolution.from_one_pixel if one_pixel else Convolution.transposed
         elif row.kernel == row.stride == 1:
-            self.product = self.pointwise
+            self.product = Convolution.pointwise
         else:
-            self.product = self.full_extent if place.in_size == row.kernel else self.convolution
+            covered = place.in_size == row.kernel
+            self.product = Convolution.full_extent if covered else Convolution.convolution
 
     def forward(self, h: Tensor, seeds: Tensor | None = None, e: Tensor | None = None) -> Tensor:
-        return self.product(h, halves(self.weight) if self.halves and takes_halves(h.device) else self.weight)
+        """h [N, C, H, W] -> [N, maps, H', W']."""
+        return self.product(self, h, halves(self.weight) if self.halves and takes_halves(h.device) else self.weight)
 
     def pointwise(self, h: Tensor, weight: Tensor) -> Tensor:
         if h.device.type == "cpu" and h.shape[2] > 1:
@@ -130,8 +136,8 @@ class Normalized(Activation):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, *args):
-        super().__init__(*args)
+    def __init__(self, place: Layout, slope: float, dropout: float, slot: int, kernels: Kernels):
+        super().__init__(place, slope, dropout, slot, kernels)
         self.weight = nn.Parameter(torch.ones(self.maps))
         self.bias = nn.Parameter(torch.zeros(self.maps))
         self.register_buffer("running_mean", torch.zeros(self.maps))
@@ -164,8 +170,8 @@ class Normalized(Activation):
 class Biased(Activation):
     """Bias (if the row has one), leaky ReLU."""
 
-    def __init__(self, place: Layout, *args):
-        super().__init__(place, *args)
+    def __init__(self, place: Layout, slope: float, dropout: float, slot: int, kernels: Kernels):
+        super().__init__(place, slope, dropout, slot, kernels)
         self.bias = nn.Parameter(torch.zeros(self.maps)) if place.row.bias == "tied" else None
 
     def forward(self, h: Tensor, seeds: Tensor | None, statistics: Statistics | None) -> Tensor:
@@ -184,10 +190,10 @@ class Biased(Activation):
 class Maxout(Activation):
     """Bias (if the row has one), the larger of each two adjacent channels."""
 
-    def __init__(self, place: Layout, slope: float, dropout: float, *args):
+    def __init__(self, place: Layout, slope: float, dropout: float, slot: int, kernels: Kernels):
         before = place.row.dropout_site == "before_maxout"
         assert not (before and dropout), "one dropout a layer"
-        super().__init__(place, slope, place.row.dropout if before else dropout, *args)
+        super().__init__(place, slope, place.row.dropout if before else dropout, slot, kernels)
         self.order, self.halves = "before" if before else "after", in_halves(place)
         self.bias = nn.Parameter(torch.zeros(self.maps)) if place.row.bias == "tied" else None
 
@@ -209,8 +215,8 @@ class Maxout(Activation):
 class Pixels(Activation):
     """Untied bias, sigmoid: the decoder's output."""
 
-    def __init__(self, place: Layout, *args):
-        super().__init__(place, *args)
+    def __init__(self, place: Layout, slope: float, dropout: float, slot: int, kernels: Kernels):
+        super().__init__(place, slope, dropout, slot, kernels)
         bias = torch.zeros(1, self.maps, place.out_size, place.out_size)
         self.bias = nn.Parameter(bias.to(memory_format=torch.channels_last))
 
@@ -248,7 +254,7 @@ class Stack(nn.Module):
         table: Table,
         channels: int,
         size: int,
-        architecture: Architecture,
+        slope: float,
         kernels: Kernels,
         slots: Iterator[int],
         dropout_after: float = 0.0,
@@ -260,7 +266,7 @@ class Stack(nn.Module):
             Conditioned(place, next(slots), kernels) if place.row.condition else Convolution(place) for place in places
         )
         self.activations = nn.ModuleList(
-            _activation(place)(place, architecture.slope, dropout, next(slots), kernels)
+            _activation(place)(place, slope, dropout, next(slots), kernels)
             for place, dropout in zip(places, following, strict=True)
         )
 
@@ -272,7 +278,11 @@ class Stack(nn.Module):
         e: Tensor | None = None,
         constant: int = 0,
     ) -> Tensor:
-        """constant: the first so many of h need no gradient."""
+        """h [N, C, H, W] -> [N, c, H', W'].
+
+        e: the embedded condition [N, 256, 1, 1], where a row takes one. constant: the first so many of h need no
+        gradient.
+        """
         apart = constant > 0 and takes_apart(h.device)
         for product, activation in zip(self.products, self.activations, strict=True):
             if apart:
@@ -282,3 +292,17 @@ class Stack(nn.Module):
                 h = product(h, seeds, e)
             h = activation(h, seeds, statistics)
         return h
+
+
+def batch_norms(*networks: nn.Module) -> list[Normalized]:
+    """In the order in which a training pass appends their statistics."""
+    return [module for network in networks for module in network.modules() if isinstance(module, Normalized)]
+
+
+@torch.no_grad()
+def move_running(norms: list[Normalized], statistics: Statistics, momentum: float = BATCH_NORM_MOMENTUM) -> None:
+    """Move the running averages of `norms` by the share `momentum` to a batch's."""
+    running = [average for norm in norms for average in (norm.running_mean, norm.running_var)]
+    batch = [new for pair in statistics for new in pair]
+    batch = [new.to(old.dtype) for new, old in zip(batch, running, strict=True)]
+    torch._foreach_lerp_(running, batch, momentum)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ali_fast.arch import Architecture, embedding
 from ali_fast.kernels import Kernels
-from ali_fast.layers import Convolution, Normalized, Pixels, Stack, Statistics
+from ali_fast.layers import Convolution, Normalized, Pixels, Stack, Statistics, batch_norms
 from ali_fast.players import PLAYERS, Objective
 from csrc_triton.bias_act import bias_act
 
@@ -39,12 +39,12 @@ class JointDiscriminator(nn.Module):
         joint = a.discriminator_xz[0].dropout
         self.input_dropout, self.input_slot = a.discriminator_x[0].dropout, next(slots)
         self.kernels = kernels
-        self.x = Stack(a.discriminator_x, a.image_channels, a.image_size, a, kernels, slots, joint)
+        self.x = Stack(a.discriminator_x, a.image_channels, a.image_size, a.slope, kernels, slots, joint)
         if pairs:
-            self.z = Stack(a.discriminator_z, a.z_dim, 1, a, kernels, slots, joint)
+            self.z = Stack(a.discriminator_z, a.z_dim, 1, a.slope, kernels, slots, joint)
         channels = a.joint_channels if pairs else a.discriminator_x[-1].channels
         last = dataclasses.replace(a.discriminator_xz[-1], maps=classes or 1)
-        self.xz = Stack((*a.discriminator_xz[:-1], last), channels, 1, a, kernels, slots)
+        self.xz = Stack((*a.discriminator_xz[:-1], last), channels, 1, a.slope, kernels, slots)
 
     def head_parameters(self) -> list[nn.Parameter]:
         """All but D(x)'s: of what treats pairs independently in every architecture."""
@@ -102,15 +102,15 @@ class ALI(nn.Module):
         assert (y_dim is not None) == self.players.conditional
         self.classes, self.y_dim = classes, y_dim
         self.noise_slot = next(slots)
-        self.z_dropout = a.discriminator_z[0].dropout
+        self.z_dropout = a.discriminator_z[0].dropout if self.players.judged == "pairs" else 0.0
         if self.players.encoder:
             last = dataclasses.replace(a.encoder[-1], maps=a.z_dim) if deterministic else a.encoder[-1]
-            self.encoder = Stack((*a.encoder[:-1], last), a.image_channels, a.image_size, a, kernels, slots)
-        self.decoder = Stack(a.decoder, a.z_dim, 1, a, kernels, slots)
+            self.encoder = Stack((*a.encoder[:-1], last), a.image_channels, a.image_size, a.slope, kernels, slots)
+        self.decoder = Stack(a.decoder, a.z_dim, 1, a.slope, kernels, slots)
         if self.players.frozen_decoder:
             self.decoder.requires_grad_(False).eval()
         if y_dim is not None:
-            self.embedding = Stack((embedding(),), y_dim, 1, a, kernels, slots)
+            self.embedding = Stack((embedding(),), y_dim, 1, a.slope, kernels, slots)
         if self.players.judged:
             self.discriminator = JointDiscriminator(a, kernels, slots, self.players.judged == "pairs", classes)
         self.sites = next(slots)
@@ -163,11 +163,10 @@ class ALI(nn.Module):
     def discriminator_parameters(self) -> list[nn.Parameter]:
         return list(self.discriminator.parameters()) if self.players.judged else []
 
-    def running_statistics(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Running means and variances, in the order in which a training pass appends its own: E, G, D(x)."""
-        trained = [net for net in self.children() if net is not self.decoder or not self.players.frozen_decoder]
-        norms = [module for net in trained for module in net.modules() if isinstance(module, Normalized)]
-        return [norm.running_mean for norm in norms], [norm.running_var for norm in norms]
+    def trained_norms(self) -> list[Normalized]:
+        """Batch norms, in the order in which a training pass appends their statistics: E's, G's, D(x)'s."""
+        frozen = self.decoder if self.players.frozen_decoder else None
+        return batch_norms(*(network for network in self.children() if network is not frozen))
 
     @property
     def shows_d(self) -> bool:

@@ -2,7 +2,7 @@
 
 ALI is the paper's Algorithm 1 (section 2.5): one minibatch of M images x and M priors z; one forward of E, G and D,
 where D sees the 2 M pairs as one batch; L_d and the non-saturating L_g from the same logits; the gradient of each at
-the same parameters. Beside it the four objectives that section 4.5 compares it with.
+the same parameters. Beside it the four objectives that section 4.5 compares it with, K+1 classes, and conditions.
 
 Both gradients run back through D. Where D's output for a pair depends on that pair alone, dL_g/dl is a factor per
 pair times dL_d/dl, so one backward serves both players (the idea: Shen et al., Training Generative Adversarial
@@ -28,6 +28,7 @@ from ali_fast.layers import Statistics
 from ali_fast.model import ALI
 from ali_fast.players import Objective
 from csrc_triton.adversarial_loss import adversarial_loss
+from csrc_triton.launch import widened
 from csrc_triton.reparametrize import reparametrize
 
 Route = Literal["one", "split", "two"]
@@ -41,16 +42,14 @@ METRICS: dict[Objective, tuple[str, ...]] = {
     "semi-supervised": (*_ADVERSARIAL, "loss_labels", "sigma"),
     "conditional": (*_ADVERSARIAL, "sigma"),
 }
-"""What each game tells of itself: its losses, then the mean sigma of q(z|x) where there is one."""
+"""What each game tells of itself: losses and scores, then the mean sigma of q(z|x) where there is one."""
 
 
 class Outcome(NamedTuple):
     """Of one game. Gradients are in the order of the model's parameter lists, times `scale` if one was given."""
 
-    losses: Tensor
-    """f32 [n], by the names of METRICS; of ALI [4]: L_d, L_g, mean D(x, z_hat), mean D(x_tilde, z)."""
-    sigma: Tensor | None
-    """f32 []: mean sigma of q(z|x); None without an encoder."""
+    metrics: Tensor
+    """f32 [n], by the names of METRICS; of ALI [5]: L_d, L_g, mean D(x, z_hat), mean D(x_tilde, z), mean sigma."""
     generator: list[Tensor]
     discriminator: list[Tensor]
     statistics: Statistics
@@ -64,32 +63,35 @@ def cheapest_route(architecture: Architecture, dtype: torch.dtype) -> Route:
 
 
 def ali(model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale: Tensor | None = None) -> Outcome:
+    """The paper's Algorithm 1: E and G move together against D, all from one forward."""
     statistics: Statistics = []
-    codes, z_joint = encode(model, x, z, seeds, statistics, dropout=model.z_dropout)
+    codes, z_joint = encode(model, x, z, seeds, statistics)
     x_tilde = model.decoder(z, seeds, statistics)
-    stats, to_d, (to_x, to_z) = judge(model, x, x_tilde, z_joint, [x_tilde, z_joint], seeds, statistics, route, scale)
-    to_g = _gradients([z_joint, x_tilde], model.generator_parameters(), [to_z, to_x])
-    return Outcome(stats, mean_sigma(codes), to_g, to_d, statistics)
+    stats, grads_d, (grad_x, grad_z) = judge(
+        model, x, x_tilde, z_joint, [x_tilde, z_joint], seeds, statistics, route, scale
+    )
+    grads_g = _gradients([z_joint, x_tilde], model.generator_parameters(), [grad_z, grad_x])
+    return Outcome(with_sigma(stats, codes), grads_g, grads_d, statistics)
 
 
 def gan(model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale: Tensor | None = None) -> Outcome:
-    """ALI without codes: D sees images alone. L_g counts the data too, as ALI's, which no parameter of G feels."""
+    """ALI without codes: D sees images alone. L_g keeps ALI's term of the data, which has no gradient in G."""
     statistics: Statistics = []
     x_tilde = model.decoder(z, seeds, statistics)
-    stats, to_d, (to_x,) = judge(model, x, x_tilde, None, [x_tilde], seeds, statistics, route, scale)
-    to_g = _gradients([x_tilde], model.generator_parameters(), [to_x])
-    return Outcome(stats, None, to_g, to_d, statistics)
+    stats, grads_d, (grad_x,) = judge(model, x, x_tilde, None, [x_tilde], seeds, statistics, route, scale)
+    grads_g = _gradients([x_tilde], model.generator_parameters(), [grad_x])
+    return Outcome(stats, grads_g, grads_d, statistics)
 
 
 def post_hoc(model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale: Tensor | None = None) -> Outcome:
     """ALI with a frozen decoder: E and a joint D play."""
     statistics: Statistics = []
-    codes, z_joint = encode(model, x, z, seeds, statistics, dropout=model.z_dropout)
+    codes, z_joint = encode(model, x, z, seeds, statistics)
     with torch.no_grad():
         x_tilde = model.decoder(z)
-    stats, to_d, (to_z,) = judge(model, x, x_tilde, z_joint, [z_joint], seeds, statistics, route, scale)
-    to_g = _gradients([z_joint], model.generator_parameters(), [to_z])
-    return Outcome(stats, mean_sigma(codes), to_g, to_d, statistics)
+    stats, grads_d, (grad_z,) = judge(model, x, x_tilde, z_joint, [z_joint], seeds, statistics, route, scale)
+    grads_g = _gradients([z_joint], model.generator_parameters(), [grad_z])
+    return Outcome(with_sigma(stats, codes), grads_g, grads_d, statistics)
 
 
 def inverse(model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale: Tensor | None = None) -> Outcome:
@@ -98,9 +100,9 @@ def inverse(model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale
     with torch.no_grad():
         x_tilde = model.decoder(z)
     codes, z_joint = encode(model, x_tilde, z, seeds, statistics)
-    loss = (_single(z) - _single(z_joint[: len(z)])).square().flatten(1).sum(dim=1).mean()
-    to_g = _gradients([loss], model.generator_parameters(), _seed(loss, scale))
-    return Outcome(loss.detach()[None], mean_sigma(codes), to_g, [], statistics)
+    loss = (widened(z) - widened(z_joint[: len(z)])).square().flatten(1).sum(dim=1).mean()
+    grads_g = _gradients([loss], model.generator_parameters(), _seed(loss, scale))
+    return Outcome(with_sigma(loss.detach()[None], codes), grads_g, [], statistics)
 
 
 def vae(model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale: Tensor | None = None) -> Outcome:
@@ -108,10 +110,10 @@ def vae(model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale: Te
     statistics: Statistics = []
     codes, z_joint = encode(model, x, z, seeds, statistics)
     x_hat = model.decoder(z_joint[: len(x)], seeds, statistics)
-    mu, log_sigma = _single(codes.flatten(1)).chunk(2, dim=1)
-    losses = negative_bound(_single(x.flatten(1)), _single(x_hat.flatten(1)), mu, log_sigma)
-    to_g = _gradients([losses[0]], model.generator_parameters(), _seed(losses[0], scale))
-    return Outcome(losses.detach(), mean_sigma(codes), to_g, [], statistics)
+    mu, log_sigma = widened(codes.flatten(1)).chunk(2, dim=1)
+    losses = negative_bound(widened(x.flatten(1)), widened(x_hat.flatten(1)), mu, log_sigma)
+    grads_g = _gradients([losses[0]], model.generator_parameters(), _seed(losses[0], scale))
+    return Outcome(with_sigma(losses.detach(), codes), grads_g, [], statistics)
 
 
 def semi_supervised(
@@ -123,13 +125,13 @@ def semi_supervised(
     """
     statistics: Statistics = []
     m = len(x) - len(y)
-    codes, z_joint = encode(model, x, z, seeds, statistics, dropout=model.z_dropout)
+    codes, z_joint = encode(model, x, z, seeds, statistics)
     z_pairs = z_joint[: len(x) + m]
     x_tilde = model.decoder(z[:m], seeds, statistics)
     made = [x_tilde, z_pairs]
-    stats, to_d, (to_x, to_z) = judge(model, x, x_tilde, z_pairs, made, seeds, statistics, route, scale, y)
-    to_g = _gradients([z_pairs, x_tilde], model.generator_parameters(), [to_z, to_x])
-    return Outcome(stats, mean_sigma(codes), to_g, to_d, statistics)
+    stats, grads_d, (grad_x, grad_z) = judge(model, x, x_tilde, z_pairs, made, seeds, statistics, route, scale, y)
+    grads_g = _gradients([z_pairs, x_tilde], model.generator_parameters(), [grad_z, grad_x])
+    return Outcome(with_sigma(stats, codes), grads_g, grads_d, statistics)
 
 
 def conditional(
@@ -142,15 +144,15 @@ def conditional(
     """
     statistics: Statistics = []
     e = model.embedding(y)
-    codes, z_joint = encode(model, x, z, seeds, statistics, dropout=model.z_dropout, e=e)
+    codes, z_joint = encode(model, x, z, seeds, statistics, e=e)
     x_tilde = model.decoder(z, seeds, statistics, e)
     e_joint = torch.cat([e, e])
     made = [x_tilde, z_joint, e_joint]
-    stats, to_d, (to_x, to_z, to_e) = judge(
+    stats, grads_d, (grad_x, grad_z, grad_e) = judge(
         model, x, x_tilde, z_joint, made, seeds, statistics, route, scale, e_joint=e_joint
     )
-    to_g = _gradients([z_joint, x_tilde, e_joint], model.generator_parameters(), [to_z, to_x, to_e])
-    return Outcome(stats, mean_sigma(codes), to_g, to_d, statistics)
+    grads_g = _gradients([z_joint, x_tilde, e_joint], model.generator_parameters(), [grad_z, grad_x, grad_e])
+    return Outcome(with_sigma(stats, codes), grads_g, grads_d, statistics)
 
 
 Game = Callable[..., Outcome]
@@ -184,13 +186,17 @@ def encode(
     z: Tensor,
     seeds: Tensor,
     statistics: Statistics,
-    dropout: float = 0.0,
     e: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """mu and log_sigma [M, 2 L, 1, 1], and [z_hat; z] as D takes them."""
+    """mu and log_sigma [M, 2 L, 1, 1], and [z_hat; z] [2 M, L, 1, 1] as D(z) takes them, its input dropped."""
     codes = model.codes(x, seeds, statistics, e)
     z_joint = reparametrize(
-        codes, z, dropout=dropout, seeds=seeds, slot=model.noise_slot, backend=model.kernels.reparametrize
+        codes,
+        z,
+        dropout=model.z_dropout,
+        seeds=seeds,
+        slot=model.noise_slot,
+        backend=model.kernels.reparametrize,
     )
     return codes, z_joint
 
@@ -225,18 +231,18 @@ def judge(
 
     theta_d = model.discriminator_parameters()
     if route == "two":
-        to_d = _gradients([logits], theta_d, [loss.seed_d], retain_graph=True)
-        return loss.stats, to_d, _gradients([logits], made, [loss.seed_g])
+        grads_d = _gradients([logits], theta_d, [loss.seed_d], retain_graph=True)
+        return loss.stats, grads_d, _gradients([logits], made, [loss.seed_g])
     if route == "one":
         gradients = _gradients([logits], [*theta_d, *made], [loss.seed_d])
-        to_d, to_made = gradients[: len(theta_d)], gradients[len(theta_d) :]
-        return loss.stats, to_d, [_times(g, factor) for g, factor in zip(to_made, factors, strict=True)]
-    head, to_head = d.head_parameters(), [tensor for tensor in made if tensor is not x_tilde]
-    to_h, *gradients = _gradients([logits], [h, *head, *to_head], [loss.seed_d])
+        grads_d, grads_made = gradients[: len(theta_d)], gradients[len(theta_d) :]
+        return loss.stats, grads_d, [_times(g, factor) for g, factor in zip(grads_made, factors, strict=True)]
+    head, made_for_head = d.head_parameters(), [tensor for tensor in made if tensor is not x_tilde]
+    grad_h, *gradients = _gradients([logits], [h, *head, *made_for_head], [loss.seed_d])
     images = [x_tilde] if learns else []
-    to_d = _gradients([h], list(d.x.parameters()), [to_h], retain_graph=len(images) > 0) + gradients[: len(head)]
-    to_made = _gradients([h], images, [_times(to_h, loss.factor)]) if images else []
-    return loss.stats, to_d, to_made + [_times(g, loss.factor) for g in gradients[len(head) :]]
+    grads_d = _gradients([h], list(d.x.parameters()), [grad_h], retain_graph=len(images) > 0) + gradients[: len(head)]
+    grads_made = _gradients([h], images, [_times(grad_h, loss.factor)]) if images else []
+    return loss.stats, grads_d, grads_made + [_times(g, loss.factor) for g in gradients[len(head) :]]
 
 
 def _gradients(outputs: Sequence[Tensor], inputs: Sequence[Tensor], seeds: Sequence[Tensor], **kw) -> list[Tensor]:
@@ -248,14 +254,15 @@ def _times(gradient: Tensor, factor: Tensor) -> Tensor:
     return (gradient.to(factor.dtype) * factor[:, None, None, None]).to(gradient.dtype)
 
 
-def _single(tensor: Tensor) -> Tensor:
-    """In float32, or float64 if it is that."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
 def _seed(loss: Tensor, scale: Tensor | None) -> list[Tensor]:
     return [torch.ones_like(loss) if scale is None else scale.to(loss.dtype)]
 
 
 def mean_sigma(codes: Tensor) -> Tensor:
+    """f32 [], of mu and log_sigma [M, 2 L, 1, 1]."""
     return codes.detach()[:, codes.shape[1] // 2 :].float().exp().mean()
+
+
+def with_sigma(stats: Tensor, codes: Tensor) -> Tensor:
+    """A game's metrics: f32 [n], and the mean sigma behind them."""
+    return torch.cat([stats, mean_sigma(codes)[None]])

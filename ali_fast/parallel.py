@@ -36,7 +36,7 @@ class World:
     def first(self) -> bool:
         return self.rank == 0
 
-    def mean(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+    def all_mean(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Of each tensor over the processes; one collective a data type. Traced whole."""
         if self.size == 1:
             return list(tensors)
@@ -50,7 +50,7 @@ class World:
                 means[i] = _back(part.view(_in_memory_order(tensors[i]).shape), tensors[i])
         return means
 
-    def greatest(self, *values: int) -> tuple[int, ...]:
+    def all_max(self, *values: int) -> tuple[int, ...]:
         """Of each value over the processes. Their hosts wait for one another, their devices do not."""
         if self.size == 1:
             return values
@@ -58,7 +58,7 @@ class World:
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return tuple(tensor.tolist())
 
-    def joined(self, tensor: Tensor) -> Tensor:
+    def all_gather(self, tensor: Tensor) -> Tensor:
         """The processes' tensors, 1-D, as long in each, on the CPU: one after another."""
         if self.size == 1:
             return tensor
@@ -66,13 +66,13 @@ class World:
         dist.all_gather(parts, tensor)
         return torch.cat(parts)
 
-    def share(self, model: nn.Module) -> None:
-        """Give all the first one's weights: another kind of CPU may draw a last bit otherwise."""
+    def broadcast(self, model: nn.Module) -> None:
+        """The first one's weights to all: another model of CPU may round the same draws otherwise."""
         if self.size > 1:
             for tensor in model.state_dict().values():
                 dist.broadcast(tensor, 0)
 
-    def batch(self, total: int) -> int:
+    def local_batch(self, total: int) -> int:
         """This process' share of a batch. Raises InputError where `total` images cannot be shared out."""
         if total % self.size or (self.size > 1 and total < 2 * self.size):
             raise InputError(

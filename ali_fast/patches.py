@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ali_fast.few_channels import FEW, cast
+from csrc_triton.launch import widened
 
 ALIGNMENT = 8
 """Columns of a bf16 matrix that the tensor cores load at once."""
@@ -95,7 +96,7 @@ def _images(patches: Tensor, shape: tuple[int, ...], k: int, stride: int) -> Ten
     _, channels, height, width = shape
     blocks = -(-k // stride)
     gap = blocks * stride - k
-    pixels = patches.to(torch.promote_types(patches.dtype, torch.float32)).unflatten(3, (k, -1))
+    pixels = widened(patches).unflatten(3, (k, -1))
     pixels = pixels[..., : k * channels].unflatten(4, (k, channels))
     if gap:
         pixels = F.pad(pixels, (0, 0, 0, gap, 0, gap))

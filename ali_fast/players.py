@@ -22,6 +22,17 @@ class Players(NamedTuple):
     conditional: bool = False
     """Each network is told y, the class or the attributes of the image."""
 
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Names of those that a model has."""
+        there = {
+            "encoder": self.encoder,
+            "decoder": True,
+            "embedding": self.conditional,
+            "discriminator": self.judged is not None,
+        }
+        return tuple(name for name, is_there in there.items() if is_there)
+
 
 PLAYERS: dict[Objective, Players] = {
     "ali": Players(),

@@ -25,20 +25,15 @@ class Preset:
     train_split: str = "train"
     valid_split: str = "valid"
     test_split: str = "test"
+    labelled_split: str = "train"
+    """Where known labels are drawn from: the training images, but for SVHN, whose training leaves `train` out."""
+    held_out: int = 0
+    """Of that split, the last so many images choose settings and give no labels; 0: those of `valid` do."""
     learning_rate: float = 1e-4
     beta1: float = 0.5
     beta2: float = 0.999
     """The paper's table prints 10^-3, which is one minus this: Blocks' older convention."""
     from_paper: bool = False
-
-    @property
-    def labelled_split(self) -> str:
-        """Labels are drawn from the training images; SVHN's from `train`, which its unlabelled training leaves out."""
-        return self.train_split if self.valid_split == "valid" else self.valid_split
-
-    def pool(self, count: int) -> int:
-        """From how many of its first images: SVHN's last 10,000 are held out, other sets have a `valid` split."""
-        return count if self.valid_split == "valid" else count - HELD_OUT
 
 
 PRESETS: tuple[Preset, ...] = (
@@ -58,6 +53,7 @@ PRESETS: tuple[Preset, ...] = (
         epochs=100,
         train_split="extra",
         valid_split="train",
+        held_out=HELD_OUT,
         from_paper=True,
     ),
     Preset(
@@ -143,4 +139,4 @@ def resolve(dataset: str, name: str | None = None, objective: Objective = "ali")
 
 
 def _of_a_folder(preset: Preset) -> Preset:
-    return replace(preset, dataset="folder", train_split="train", valid_split="valid", test_split="test")
+    return replace(preset, dataset="folder", train_split="train", valid_split="valid", test_split="test", held_out=0)

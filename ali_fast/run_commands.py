@@ -250,9 +250,9 @@ def validation(ali: Any, run: Path, most: int, data_dir: Path | None = None) -> 
     from ali_fast.api import check_same_data
     from ali_fast.data.loader import first_samples
     from ali_fast.data.schema import beton_path
-    from ali_fast.run_directory import RunDirectory
+    from ali_fast.run_directory import RunDirectory, is_export
 
-    if (run / "decoder.safetensors").exists():
+    if is_export(run):
         raise InputError(f"{run} is an export, without validation images: give images, or --y to sample, or its run")
     trained = RunDirectory(run).read_config()
     preset = presets.resolve(trained.dataset, trained.preset)

@@ -20,6 +20,11 @@ TRAINING, MIXTURE = "checkpoints/step-*.pt", "*/checkpoints/step-*.pt"
 """Where a run of `train` has its checkpoints, and one of `mixture`, a folder a model."""
 
 
+def is_export(path: Path) -> bool:
+    """Whether `path` is what `ali-fast export` writes, and no run directory."""
+    return (path / "decoder.safetensors").exists()
+
+
 class RunDirectory:
     """The names in `path`. Creates nothing."""
 
@@ -70,7 +75,7 @@ class RunDirectory:
 
     def read_config(self) -> TrainConfig:
         """The run's configuration. Raises InputError if there is none to read, and where it is no training's."""
-        if (self.path / "decoder.safetensors").exists():
+        if is_export(self.path):
             raise InputError(f"{self.path} is an export, and a run is wanted: give the one that it was made of")
         self._refuse_other(TRAINING)
         return self.parsed(configuration.from_json)

@@ -14,13 +14,12 @@ from ali_fast.branches import Branches
 from ali_fast.capture import Graphed, compiled
 from ali_fast.condition import to_y
 from ali_fast.data.labelled import Labelled
+from ali_fast.layers import move_running
 from ali_fast.model import ALI
 from ali_fast.objective import GAMES, METRICS, Outcome, Route, cheapest_route
 from ali_fast.optim import Adam
 from ali_fast.parallel import ALONE, World
 from ali_fast.pixels import to_x
-
-BATCH_NORM_MOMENTUM = 0.05
 
 
 class Step:
@@ -70,7 +69,7 @@ class Step:
             loss_scale=self.dtype == torch.float16,
             compile=compile,
         )
-        self.running = model.running_statistics()
+        self.norms = model.trained_norms()
         self.steps = 0
         self.game, self.metrics = GAMES[model.objective], METRICS[model.objective]
         self.sums = torch.zeros(len(self.metrics), dtype=torch.float64, device=self.device)
@@ -107,16 +106,16 @@ class Step:
     def _run(self, batch: Tensor, y: Tensor | None = None) -> None:
         """What happens on the device, and all that a CUDA graph holds."""
         weight_gradients.forget()
-        rows = self.pick(len(batch))
+        rows = self.sample_labelled(len(batch))
         z, seeds = self.noise(len(batch) + (0 if rows is None else len(rows)))
-        gradients = self.turn(batch, z, seeds, self.adam.scale, rows, y)
+        gradients = self.turn(batch, z, seeds, rows, y)
         weight_gradients.join()
         assert weight_gradients.all_joined()
         self.adam.step(*gradients)
-        self.average()
+        self.update_ema()
 
     @torch.no_grad()
-    def average(self) -> None:
+    def update_ema(self) -> None:
         if self.ema is not None:
             averages, new = (list(net.averaged_state().values()) for net in (self.shown, self.model))
             torch._foreach_lerp_(averages, new, 1 - self.ema)
@@ -127,7 +126,7 @@ class Step:
         z = torch.randn(batch, z_dim, 1, 1, dtype=self.dtype, device=self.device)
         return z, torch.randint(2**63 - 1, (self.model.sites,), device=self.device)
 
-    def pick(self, batch: int) -> Tensor | None:
+    def sample_labelled(self, batch: int) -> Tensor | None:
         """Which labelled images go with a batch: int64 [batch / 2]."""
         if self.labelled is None:
             return None
@@ -138,17 +137,16 @@ class Step:
         batch: Tensor,
         z: Tensor,
         seeds: Tensor,
-        scale: Tensor | None,
         rows: Tensor | None = None,
         y: Tensor | None = None,
     ) -> tuple[list[Tensor], list[Tensor]]:
         """All but the noise and the optimizers, one graph: the generator's and the discriminator's gradients."""
         if self.samples_y is not None:
             y = self.samples_y[batch]
-        outcome = self.play(self.images(batch), z, seeds, scale, rows, y)
+        outcome = self.play(self.images(batch), z, seeds, rows, y)
         if self.world.size > 1:
             outcome = self.of_all(outcome)
-        self.note(outcome)
+        self.accumulate(outcome)
         return outcome.generator, outcome.discriminator
 
     def play(
@@ -156,10 +154,10 @@ class Step:
         images: Tensor,
         z: Tensor,
         seeds: Tensor,
-        scale: Tensor | None,
         rows: Tensor | None = None,
         y: Tensor | None = None,
     ) -> Outcome:
+        """The game on images uint8 [B, H, W, C]. rows: of `sample_labelled`; y as of `__call__`."""
         more: tuple[Tensor, ...] = ()
         if self.labelled is not None and rows is not None:
             images, more = torch.cat([images, self.labelled.images[rows]]), (self.labelled.labels[rows],)
@@ -167,35 +165,30 @@ class Step:
             assert y is not None, "a conditional step takes each image's y"
             more = (to_y(y, self.model.y_dim, self.dtype),)
         x = to_x(images, self.model.architecture.image_size, self.dtype)
-        return self.game(self.working, x, z.to(self.dtype), seeds, self.route, scale, *more)
+        return self.game(self.working, x, z.to(self.dtype), seeds, self.route, self.adam.scale, *more)
 
     @torch.no_grad()
     def of_all(self, outcome: Outcome) -> Outcome:
         """The means of the processes' outcomes."""
-        losses, sigma, to_g, to_d, statistics = outcome
-        means = iter(
-            self.world.mean(
-                [*to_g, *to_d, losses, *([] if sigma is None else [sigma]), *(t for pair in statistics for t in pair)]
-            )
+        metrics, grads_g, grads_d, statistics = outcome
+        means = iter(self.world.all_mean([metrics, *grads_g, *grads_d, *(new for pair in statistics for new in pair)]))
+        return Outcome(
+            next(means),
+            [next(means) for _ in grads_g],
+            [next(means) for _ in grads_d],
+            [(next(means), next(means)) for _ in statistics],
         )
-        to_g, to_d = [next(means) for _ in to_g], [next(means) for _ in to_d]
-        losses, sigma = next(means), None if sigma is None else next(means)
-        return Outcome(losses, sigma, to_g, to_d, [(next(means), next(means)) for _ in statistics])
 
     def images(self, batch: Tensor) -> Tensor:
         """uint8 [B, H, W, C] of a batch, which is that or numbers in `samples`."""
         return batch if self.samples is None else self.samples[batch]
 
     @torch.no_grad()
-    def note(self, outcome: Outcome) -> None:
+    def accumulate(self, outcome: Outcome) -> None:
         """The running statistics and the metrics."""
-        means, variances = zip(*outcome.statistics, strict=True)
-        running = [*self.running[0], *self.running[1]]
-        batch = [new.to(old.dtype) for new, old in zip([*means, *variances], running, strict=True)]
-        torch._foreach_lerp_(running, batch, BATCH_NORM_MOMENTUM)
-        values = outcome.losses if outcome.sigma is None else torch.cat([outcome.losses, outcome.sigma[None]])
-        self.sums.add_(values)
-        bad = (self.first_bad < 0) & ~values.isfinite().all()
+        move_running(self.norms, outcome.statistics)
+        self.sums.add_(outcome.metrics)
+        bad = (self.first_bad < 0) & ~outcome.metrics.isfinite().all()
         self.first_bad.copy_(torch.where(bad, self.counter, self.first_bad))
         self.counter.add_(1)
 
@@ -216,9 +209,9 @@ class Step:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run continues from: tensors and numbers only. All processes ask for it at once."""
-        generators = {"cpu": self.world.joined(torch.get_rng_state())}
+        generators = {"cpu": self.world.all_gather(torch.get_rng_state())}
         if self.device.type == "cuda":
-            generators["cuda"] = self.world.joined(torch.cuda.get_rng_state(self.device))
+            generators["cuda"] = self.world.all_gather(torch.cuda.get_rng_state(self.device))
         averages = {} if self.ema is None else {"ema": self.shown.averaged_state()}
         return averages | {
             "model": self.model.state_dict(),

@@ -18,24 +18,19 @@ import torch
 from rich.console import Console
 
 from ali_fast import checkpoint, decide, environment, parallel, presets
-from ali_fast.build import build_step, followed_images, frozen_decoder, known_labels, open_training_data, placed
-from ali_fast.condition import Condition
+from ali_fast.build import build_step, frozen_decoder, placed
 from ali_fast.config import TrainConfig
-from ali_fast.data.device import y_of
-from ali_fast.data.loader import first_samples
 from ali_fast.data.resident import resident_bytes
-from ali_fast.data.schema import beton_path
 from ali_fast.data.source import Batch, Source
 from ali_fast.errors import InputError, Interrupted
 from ali_fast.files import write_text
 from ali_fast.live import LiveLine
 from ali_fast.parallel import World
-from ali_fast.players import PLAYERS
-from ali_fast.presets import Preset
-from ali_fast.record import FIXED_IMAGES, Follower, Recorder
+from ali_fast.record import Follower, Recorder
 from ali_fast.run_directory import RunDirectory
 from ali_fast.signals import Signals
 from ali_fast.step import Step
+from ali_fast.training_data import open_data
 
 TICKS_A_RUN, MOST_TICK_IMAGES = 50, 100_000
 
@@ -52,46 +47,31 @@ def train(config: TrainConfig, console: Console) -> dict[str, Any]:
     with parallel.world(config.device) as world:
         where = decide.device(config.device).device
         config = placed(config, where)
-        preset = presets.resolve(config.dataset, config.preset)
         assert config.run_dir is not None
         run = RunDirectory(config.run_dir)
         if not world.first:
-            return _train(config, preset, where, run, Console(quiet=True), world)
+            return _train(config, where, run, Console(quiet=True), world)
         with run.locked():
             run.check_training(config)
-            return _train(config, preset, where, run, console, world)
+            return _train(config, where, run, console, world)
 
 
 def _train(
-    config: TrainConfig, preset: Preset, where: torch.device, run: RunDirectory, console: Console, world: World
+    config: TrainConfig, where: torch.device, run: RunDirectory, console: Console, world: World
 ) -> dict[str, Any]:
-    loader = open_training_data(config, preset, world)
-    valid = first_samples(beton_path(config.data_dir, config.dataset, preset.valid_split), FIXED_IMAGES)
+    """Build the step from the data, or from the newest checkpoint as well, and run it."""
+    preset = presets.resolve(config.dataset, config.preset)
+    data = open_data(config, preset, where, world)
     dtype, why = decide.dtype(config.amp, where)
     if decide.SLOW_BF16 in why:
         console.print(f"warning: {why}")
-    conditions = {
-        "image_shape": list(loader.manifest.shape),
-        "train_images": loader.manifest.count,
-        "train_sha256": loader.manifest.sha256[:16],
-        "dtype": str(dtype),
-        "processes": world.size,
-    }
-    labelled, test = None, None
-    if config.labels is not None:
-        labelled, test = known_labels(config, preset, where), followed_images(config, preset)
-        conditions["classes"] = len(loader.manifest.classes)
-    condition = None
-    if PLAYERS[config.objective].conditional:
-        condition = Condition.of(loader.manifest, loader.beton.path)
-        conditions["condition"] = condition.to_json()
-    resident, why = decide.resident(config.data, where, resident_bytes(loader.manifest))
+    resident, why = decide.resident(config.data, where, resident_bytes(data.loader.manifest))
     console.print(f"training images: {'held on the device' if resident else 'streamed'} ({why})")
-    source = Source(loader, where, resident, conditional=condition is not None)
-    decoder = frozen_decoder(config, preset, run)
-    step = build_step(config, preset, loader, source, where, dtype, console, world, decoder, labelled, condition)
-    seconds, resumed = restore(step, run, conditions, console)
-    total = total_steps(config, len(loader))
+    source = Source(data.loader, where, resident, conditional=data.condition is not None)
+    step = build_step(config, preset, data, source, dtype, world, frozen_decoder(config, preset, run), console)
+    provenance = data.provenance() | {"dtype": str(dtype), "processes": world.size}
+    seconds, resumed = restore(step, run, provenance, console)
+    total = total_steps(config, len(data.loader))
     if world.first:
         run.make_folders()
         if step.steps <= total:  # else it is longer than what is asked for, and stays what it is
@@ -100,31 +80,26 @@ def _train(
     live = LiveLine(
         console,
         total_steps=total,
-        steps_per_epoch=len(loader),
+        steps_per_epoch=len(data.loader),
         start_step=step.steps,
         session_seconds=config.minutes and config.minutes * 60,
     )
     with contextlib.ExitStack() as stack:
         stack.callback(step.close)
         signals = stack.enter_context(Signals())
-        recorder: Recorder | Follower
-        if not world.first:
-            recorder = Follower(step)
-        else:
+        recorder = Follower(step)
+        if world.first:
             assert config.batch_size is not None
             recorder = Recorder(
                 run,
                 step,
-                conditions=conditions,
-                valid=valid.images,
-                valid_y=None if condition is None else y_of(valid),
+                data,
+                provenance=provenance,
                 batch_size=config.batch_size,
-                steps_per_epoch=len(loader),
                 keep=config.keep,
                 seconds_before=seconds,
                 live=stack.enter_context(live),
                 wait=source.wait,
-                test=test,
             )
         stack.enter_context(contextlib.closing(recorder))
         if resumed:
@@ -133,24 +108,37 @@ def _train(
             recorder.try_out()
         if step.steps >= total:
             console.print(f"already at step {step.steps} of {total}: a larger --epochs or --steps trains on")
-        try:
-            with contextlib.closing(source.batches(step.steps)) as batches:
-                loop(config, step, batches, total, recorder, signals)
-            if signals.received is None:
-                finish(step, recorder)
-                if step.steps < total:
-                    console.print(f"--minutes are over at step {step.steps} of {total}: the same command trains on")
-        except (InputError, OSError):  # the data, or a disk: what was learned so far is good
-            if world.size == 1:  # else the others are in the step still
-                with contextlib.suppress(InputError, OSError):
-                    recorder.save()
-            raise
-        if signals.received is not None:
-            recorder.save()
-            world.greatest(0)  # torchrun gives the others 30 s when one has ended: not before the first has saved
-            console.print(f"saved step {step.steps}: the same command resumes")
-            raise Interrupted(signals.received)
-    return recorder.last_line
+        run_to_the_end(config, step, source, total, recorder, signals, console)
+    return dict(recorder.last_line)
+
+
+def run_to_the_end(
+    config: TrainConfig,
+    step: Step,
+    source: Source,
+    total: int,
+    recorder: Follower,
+    signals: Signals,
+    console: Console,
+) -> None:
+    """`loop`, and what is saved at its end, whatever that is. Raises Interrupted after a signal."""
+    try:
+        with contextlib.closing(source.batches(step.steps)) as batches:
+            loop(config, step, batches, total, recorder, signals)
+        if signals.received is None:
+            finish(step, recorder)
+            if step.steps < total:
+                console.print(f"--minutes are over at step {step.steps} of {total}: the same command trains on")
+    except (InputError, OSError):  # the data, or a disk: what was learned so far is good
+        if step.world.size == 1:  # else the others are in the step still
+            with contextlib.suppress(InputError, OSError):
+                recorder.save()
+        raise
+    if signals.received is not None:
+        recorder.save()
+        step.world.all_max(0)  # torchrun gives the others 30 s when one has ended: not before the first has saved
+        console.print(f"saved step {step.steps}: the same command resumes")
+        raise Interrupted(signals.received)
 
 
 def loop(
@@ -158,7 +146,7 @@ def loop(
     step: Step,
     batches: Iterator[Batch],
     total: int,
-    recorder: Recorder | Follower,
+    recorder: Follower,
     signals: Signals,
 ) -> None:
     """Train until `total` steps, the session's end, or a signal. What one process is moved to, all do at that step."""
@@ -166,7 +154,7 @@ def loop(
     started = step.steps
     end = float("inf")
     while True:
-        signum, over, due = step.world.greatest(
+        signum, over, due = step.world.all_max(
             signals.received or 0, time.perf_counter() >= end, recorder.save_is_due()
         )
         if signum:
@@ -179,11 +167,12 @@ def loop(
             batch = next(batches)
         with nvtx.annotate("step"):
             step(*batch)
-        recorder.advance()
-        if step.steps == started + 1:  # it may have compiled: until now there was nothing to save
+        if step.steps == started + 1:  # it may have compiled: no measure of the others, and till now nothing to save
+            recorder.started()
             signals.arm()
             if config.minutes:  # of training: they begin now
                 end = time.perf_counter() + config.minutes * 60
+        recorder.advance()
         tick, rest = divmod(step.steps, steps_per_tick)
         if rest == 0:
             recorder.tick()
@@ -193,7 +182,7 @@ def loop(
             recorder.draw()
 
 
-def finish(step: Step, recorder: Recorder | Follower) -> None:
+def finish(step: Step, recorder: Follower) -> None:
     """The end of a bounded run: whatever the cadence, a last tick, a checkpoint and figures."""
     if step.summed:
         recorder.tick()
@@ -201,14 +190,14 @@ def finish(step: Step, recorder: Recorder | Follower) -> None:
     recorder.draw()
 
 
-def restore(step: Step, run: RunDirectory, conditions: dict[str, Any], console: Console) -> tuple[float, bool]:
+def restore(step: Step, run: RunDirectory, provenance: dict[str, Any], console: Console) -> tuple[float, bool]:
     """Load the newest good checkpoint into `step`; returns the seconds trained before and whether there was one.
 
     Raises InputError for a checkpoint of another network, data set or arithmetic, and where processes find others.
     """
     found = checkpoint.read_newest(run.checkpoints, warn=lambda line: console.print(line, soft_wrap=True))
     steps = -1 if found is None else found[1]["step"]["steps"]
-    most, least = step.world.greatest(steps, -steps)
+    most, least = step.world.all_max(steps, -steps)
     if most != -least:
         raise InputError(
             f"--run-dir {run.path}: not all processes find the same checkpoints there; share it among them"
@@ -218,8 +207,8 @@ def restore(step: Step, run: RunDirectory, conditions: dict[str, Any], console: 
     path, state = found
     checkpoint.check_same_network(state["step"]["model"], step.model.state_dict(), path)
     # What an older version did not write down is not compared; it knew one process.
-    was = conditions | {"processes": 1} | state["conditions"]
-    if differing := [f"{k}: {was[k]} -> {v}" for k, v in conditions.items() if was[k] != v]:
+    was = provenance | {"processes": 1} | state["conditions"]
+    if differing := [f"{k}: {was[k]} -> {v}" for k, v in provenance.items() if was[k] != v]:
         raise InputError(
             f"{path} was trained under other conditions ({'; '.join(differing)}): "
             f"bring those back, or give another --run-dir"

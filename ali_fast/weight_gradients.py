@@ -54,7 +54,7 @@ def all_joined() -> bool:
 
 
 def forget() -> None:
-    """What a step that failed left running: the next one need not wait for it, the allocator does."""
+    """What a step that failed left running: the next one need not wait for it. Its operands are recorded still."""
     _busy.clear()
 
 
@@ -166,10 +166,10 @@ def _is_view(node: fx.Node) -> bool:
 def _take_apart(graph: fx.Graph, node: fx.Node, kept: set[fx.Node]) -> None:
     arguments: Any = node.args
     dy, h, weight, _, stride, padding, dilation, transposed, output_padding, groups, wanted = arguments
-    to_h, to_weight, to_bias = wanted
-    plain = not any([*padding, *output_padding]) and set(dilation) == {1} and groups == 1 and not to_bias
+    wants_h, wants_weight, wants_bias = wanted
+    plain = not any([*padding, *output_padding]) and set(dilation) == {1} and groups == 1 and not wants_bias
     gradient = next((user for user in node.users if user.args[1] == 1), None)
-    if not (plain and to_weight and gradient is not None and _is_leaf(gradient, kept)):
+    if not (plain and wants_weight and gradient is not None and _is_leaf(gradient, kept)):
         return
     with graph.inserting_before(node):
         aside = graph.call_function(
@@ -178,7 +178,7 @@ def _take_apart(graph: fx.Graph, node: fx.Node, kept: set[fx.Node]) -> None:
     aside.meta["val"] = gradient.meta["val"]
     gradient.replace_all_uses_with(aside)
     graph.erase_node(gradient)
-    if to_h:
+    if wants_h:
         node.args = (*arguments[:-1], [True, False, False])
         node.meta["val"] = (node.meta["val"][0], None, None)
     else:

@@ -47,7 +47,7 @@ class AdversarialLoss(NamedTuple):
 
 
 def reference(logits: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    logit = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logit = launch.widened(logits)
     n = len(logit) // 2
     t = torch.cat([-logit[:n], logit[n:]])
     clamped = t.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
@@ -155,7 +155,7 @@ def forward_op(logits: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor, Te
 @forward_op.register_fake
 def _(logits, scale):
     seed_d, seed_g = logits.new_empty(logits.shape), logits.new_empty(logits.shape)
-    single = torch.promote_types(logits.dtype, torch.float32)
+    single = launch.arithmetic_dtype(logits.dtype)
     return logits.new_empty(4, dtype=single), seed_d, seed_g, logits.new_empty(logits.shape, dtype=single)
 
 

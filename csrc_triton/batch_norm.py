@@ -24,7 +24,7 @@ from torch.library import triton_op
 from csrc_triton import launch, philox
 from csrc_triton.batch_norm_formulas import LARGE, about_a_row, image_by_image, reference, reference_backward
 from csrc_triton.launch import wrap_triton
-from csrc_triton.philox import channel_uniforms
+from csrc_triton.philox import drop_channels
 
 SMALL_ROWS = 2048
 
@@ -42,18 +42,10 @@ def _singles(scale, eps, slope):
 
 
 @triton.jit
-def _drop(v, seeds_ptr, slot, threshold, scale, rows, first, C, BC: tl.constexpr):
-    if seeds_ptr is not None:
-        uniforms = channel_uniforms(tl.load(seeds_ptr + slot), rows, first, C, BC)
-        v = tl.where(uniforms >= threshold, v * scale, 0.0)
-    return v
-
-
-@triton.jit
 def _normalize(d, slant, bias, slope, seeds_ptr, slot, threshold, scale, rows, first, C, BC: tl.constexpr):
     h = tl.fma(d, slant[None, :], bias[None, :])
     h = tl.where(h > 0, h, h * slope)
-    return _drop(h, seeds_ptr, slot, threshold, scale, rows, first, C, BC)
+    return drop_channels(h, seeds_ptr, slot, threshold, scale, rows, first, C, BC)
 
 
 @triton.jit
@@ -70,7 +62,7 @@ def _load_norm(mean_ptr, var_ptr, weight_ptr, bias_ptr, eps, cols, C):
 @triton.jit
 def _gradient(dy, d, slant, bias, slope, seeds_ptr, slot, threshold, scale, rows, first, C, BC: tl.constexpr):
     """The gradient at h."""
-    g = _drop(dy, seeds_ptr, slot, threshold, scale, rows, first, C, BC)
+    g = drop_channels(dy, seeds_ptr, slot, threshold, scale, rows, first, C, BC)
     h = tl.fma(d, slant[None, :], bias[None, :])
     return tl.where(h > 0, g, g * slope)
 
@@ -362,17 +354,13 @@ def launch_backward(
 # ---------------------------------------------------------------- registration
 
 
-def _keep(seeds: Tensor | None, slot: int, threshold: int, x: Tensor) -> Tensor | None:
-    return philox.channel_keep(seeds, slot, threshold, x.shape) if threshold and seeds is not None else None
-
-
 @triton_op("csrc_triton::batch_norm", mutates_args=())
 def forward_op(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float, threshold: int, seeds: Tensor | None, slot: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     x, weight, bias = launch.channels_last(x), weight.contiguous(), bias.contiguous()
     if not launch.runs_kernels(x):
-        keep = _keep(seeds, slot, threshold, x)
+        keep = philox.keep_mask("eager", x, threshold, seeds, slot)
         forward = image_by_image if torch.compiler.is_compiling() else reference
         y, mean, var = forward(x, weight, bias, eps, slope, keep, threshold)
         return launch.fresh_map(y, x), mean, var
@@ -395,7 +383,7 @@ def backward_op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     dy, x, weight, bias = launch.channels_last(dy), launch.channels_last(x), weight.contiguous(), bias.contiguous()
     if not launch.runs_kernels(x):
-        keep = _keep(seeds, slot, threshold, x)
+        keep = philox.keep_mask("eager", x, threshold, seeds, slot)
         dx, dweight, dbias = reference_backward(dy, x, mean, var, weight, bias, eps, slope, keep, threshold)
         return launch.fresh_map(dx, dy), dweight, dbias
     return launch_backward(dy, x, mean, var, weight, bias, eps, slope, threshold, seeds, slot)
@@ -403,7 +391,7 @@ def backward_op(
 
 @forward_op.register_fake
 def _(x, weight, bias, eps, slope, threshold, seeds, slot):
-    single = torch.promote_types(x.dtype, torch.float32)
+    single = launch.arithmetic_dtype(x.dtype)
     return launch.empty_map(x), x.new_empty(x.shape[1], dtype=single), x.new_empty(x.shape[1], dtype=single)
 
 
@@ -469,9 +457,7 @@ def batch_norm(
         launch.check_seeds("batch_norm", seeds, slot)
     if backend == "triton":
         return forward_op(x, weight, bias, eps, slope, threshold, seeds, slot)
-    keep = _keep(seeds, slot, threshold, x)
-    if threshold and backend == "inductor":
-        keep = philox.torch_keep(x, threshold)
+    keep = philox.keep_mask(backend, x, threshold, seeds, slot)
     large = launch.runs_kernels(x) and torch.compiler.is_compiling() and x.numel() >= LARGE
     formula = about_a_row if large else reference
     return formula(x, weight, bias, eps, slope, keep, threshold)

@@ -24,7 +24,7 @@ def reference(
     torch's own batch norm: uncompiled on a CPU it is five times as fast as the formula written out. Its running
     statistics, all new, are the batch's.
     """
-    single = torch.promote_types(x.dtype, torch.float32)
+    single = launch.arithmetic_dtype(x.dtype)
     mean, var = (torch.zeros(x.shape[1], dtype=single, device=x.device) for _ in range(2))
     h = F.batch_norm(x.to(single), mean, var, weight.to(single), bias.to(single), True, 1.0, eps)
     M = x.numel() // x.shape[1]
@@ -38,7 +38,7 @@ def image_by_image(
 
     Half the time of what Inductor makes of torch's: Welford's updates, through memory again for every eight channels.
     """
-    single = torch.promote_types(x.dtype, torch.float32)
+    single = launch.arithmetic_dtype(x.dtype)
     dtype, x = x.dtype, x.to(single)
     rows = x.shape[2] * x.shape[3]
     means = x.sum((2, 3)) / rows
@@ -76,7 +76,7 @@ def about_a_row(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float, keep: Tensor | None, threshold: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`reference` for Inductor's GPU code of large maps: of torch's own it makes Welford's updates, a division each."""
-    single = torch.promote_types(x.dtype, torch.float32)
+    single = launch.arithmetic_dtype(x.dtype)
     h, mean, var = _AboutARow.apply(x.to(single), weight.to(single), bias.to(single), eps)
     return _activate(h, slope, keep, threshold).to(x.dtype), mean, var
 

@@ -18,14 +18,14 @@ from torch.library import triton_op
 
 from csrc_triton import launch, philox
 from csrc_triton.launch import wrap_triton
-from csrc_triton.philox import channel_uniforms
+from csrc_triton.philox import drop_channels
 
 # ---------------------------------------------------------------- reference
 
 
 def reference(x: Tensor, bias: Tensor | None, slope: float, keep: Tensor | None, threshold: int) -> Tensor:
     """keep: uint8 or bool like x, or None for no dropout."""
-    h = x.to(torch.promote_types(x.dtype, torch.float32))
+    h = launch.widened(x)
     if bias is not None:
         h = h + bias.to(h.dtype)[None, :, None, None]
     if slope != 1.0:
@@ -39,7 +39,7 @@ def reference_backward(
     dy: Tensor, y: Tensor | None, slope: float, keep: Tensor | None, threshold: int
 ) -> tuple[Tensor, Tensor]:
     """dx like dy, and the bias gradient [C] in the arithmetic's dtype."""
-    g = dy.to(torch.promote_types(dy.dtype, torch.float32))
+    g = launch.widened(dy)
     if keep is not None:
         g = philox.drop(g, keep, threshold)
     if y is not None:
@@ -77,9 +77,7 @@ def forward_kernel(
         h += tl.load(bias_ptr + cols, mask=cols < C, other=0.0).to(tl.float32)[None, :]
     if ACT:
         h = tl.where(h > 0, h, h * slope)
-    if seeds_ptr is not None:
-        uniforms = channel_uniforms(tl.load(seeds_ptr + slot), rows, first, C, BC)
-        h = tl.where(uniforms >= threshold, h * scale, 0.0)
+    h = drop_channels(h, seeds_ptr, slot, threshold, scale, rows, first, C, BC)
     tl.store(y_ptr + offsets, h.to(y_ptr.dtype.element_ty), mask=inside)
 
 
@@ -111,9 +109,7 @@ def backward_kernel(
         inside = (rows[:, None] < end) & (cols[None, :] < C)
         offsets = rows[:, None] * C + cols[None, :]
         g = tl.load(dy_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
-        if seeds_ptr is not None:
-            uniforms = channel_uniforms(tl.load(seeds_ptr + slot), rows, first, C, BC)
-            g = tl.where(uniforms >= threshold, g * scale, 0.0)
+        g = drop_channels(g, seeds_ptr, slot, threshold, scale, rows, first, C, BC)
         if y_ptr is not None:
             y = tl.load(y_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
             g = tl.where(y > 0, g, g * slope)
@@ -164,7 +160,7 @@ def launch_backward(
     split = launch.RowSplit(triton.cdiv(M, tile.rows), tile.rows)
     partial = None
     if with_bias:
-        split = launch.split_rows(M, tile.rows, columns, max_parts=264)
+        split = launch.split_rows(M, tile.rows, columns, max_parts=launch.PROGRAMS)
         partial = torch.empty((split.parts, C), dtype=torch.float32, device=dy.device)
     wrap_triton(backward_kernel)[(split.parts, columns)](
         dy,
@@ -191,15 +187,12 @@ def launch_backward(
 # ---------------------------------------------------------------- registration
 
 
-def _keep(seeds: Tensor | None, slot: int, threshold: int, x: Tensor) -> Tensor | None:
-    return philox.channel_keep(seeds, slot, threshold, x.shape) if threshold and seeds is not None else None
-
-
 @triton_op("csrc_triton::bias_act", mutates_args=())
 def forward_op(x: Tensor, bias: Tensor | None, slope: float, threshold: int, seeds: Tensor | None, slot: int) -> Tensor:
-    x = launch.channels_last(x)
+    x, bias = launch.channels_last(x), None if bias is None else bias.contiguous()
     if not launch.runs_kernels(x):
-        return launch.fresh_map(reference(x, bias, slope, _keep(seeds, slot, threshold, x), threshold), x)
+        keep = philox.keep_mask("eager", x, threshold, seeds, slot)
+        return launch.fresh_map(reference(x, bias, slope, keep, threshold), x)
     return launch_forward(x, bias, slope, threshold, seeds, slot)
 
 
@@ -209,7 +202,8 @@ def backward_op(
 ) -> tuple[Tensor, Tensor]:
     dy = launch.channels_last(dy)
     if not launch.runs_kernels(dy):
-        dx, db = reference_backward(dy, y, slope, _keep(seeds, slot, threshold, dy), threshold)
+        keep = philox.keep_mask("eager", dy, threshold, seeds, slot)
+        dx, db = reference_backward(dy, y, slope, keep, threshold)
         return launch.fresh_map(dx, dy), db if with_bias else db.new_empty(0)
     return launch_backward(dy, y, slope, threshold, seeds, slot, with_bias)
 
@@ -221,7 +215,7 @@ def _(x, bias, slope, threshold, seeds, slot):
 
 @backward_op.register_fake
 def _(dy, y, slope, threshold, seeds, slot, with_bias):
-    single = torch.promote_types(dy.dtype, torch.float32)
+    single = launch.arithmetic_dtype(dy.dtype)
     return launch.empty_map(dy), dy.new_empty(dy.shape[1] if with_bias else 0, dtype=single)
 
 
@@ -266,6 +260,7 @@ def bias_act(
     launch.check_dtype("bias_act", "x", x, backend)
     if bias is not None:
         launch.check_shape("bias_act", "bias", bias, x.shape[1:2], "[C]")
+        launch.check_dtype("bias_act", "bias", bias, backend)
     if not 0.0 <= slope <= 1.0:
         raise ValueError(f"bias_act: slope is {slope}: 0 to 1 is needed")
     threshold = philox.dropout_threshold(dropout)
@@ -276,7 +271,5 @@ def bias_act(
         return x
     if backend == "triton":
         return forward_op(x, bias, slope, threshold, seeds, slot)
-    keep = _keep(seeds, slot, threshold, x)
-    if threshold and backend == "inductor":
-        keep = philox.torch_keep(x, threshold)
+    keep = philox.keep_mask(backend, x, threshold, seeds, slot)
     return reference(x, bias, slope, keep, threshold)

@@ -19,6 +19,7 @@ from torch.library import wrap_triton as _traceable
 
 BACKENDS = ("eager", "inductor", "triton")
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+PROGRAMS = 264  # two for each multiprocessor of an H100
 
 # ---------------------------------------------------------------- checks
 
@@ -55,8 +56,11 @@ def check_device(op: str, x: Tensor, **others: Tensor | None) -> None:
 def check_seeds(op: str, seeds: Tensor | None, slot: int) -> None:
     if seeds is None:
         raise ValueError(f"{op}: seeds is None: random numbers need an int64 [K] tensor of seeds")
-    if seeds.dtype != torch.int64 or seeds.dim() != 1:
-        raise ValueError(f"{op}: seeds is {seeds.dtype} {list(seeds.shape)}: int64 [K] is needed")
+    if seeds.dtype != torch.int64 or seeds.dim() != 1 or not seeds.is_contiguous():
+        raise ValueError(
+            f"{op}: seeds is {seeds.dtype} {list(seeds.shape)}, strides {list(seeds.stride())}: "
+            f"int64 [K] is needed, contiguous"
+        )
     if not 0 <= slot < seeds.shape[0]:
         raise ValueError(f"{op}: slot is {slot}: seeds has {seeds.shape[0]}")
 
@@ -80,6 +84,16 @@ def no_second_derivative(op: str) -> Callable[..., Any]:
 # ---------------------------------------------------------------- layout
 
 
+def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What values of `dtype` are computed in: float32, and float64 in itself."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def widened(x: Tensor) -> Tensor:
+    """x in the dtype that it is computed in."""
+    return x.to(arithmetic_dtype(x.dtype))
+
+
 def channels_last(x: Tensor) -> Tensor:
     """x in channels-last memory: itself, or a copy (a gradient may come expanded or NCHW)."""
     return x.contiguous(memory_format=torch.channels_last)
@@ -94,11 +108,11 @@ def empty_map(x: Tensor, channels: int | None = None) -> Tensor:
     """An uninitialised channels-last map like x, with another number of channels if given.
 
     Its strides are given, not left to a memory format: of a 1x1 map Inductor (torch 2.13) would choose others, and then
-    fail where it copies the kernel's result back to itself.
+    fail where it copies the kernel's result back to itself. A view, as two `empty_strided` of one size are one to a
+    compiler, which then copies them, uninitialised, for the kernels that write them.
     """
     n, c, h, w = x.shape
-    c = channels or c
-    return torch.empty_strided((n, c, h, w), (h * w * c, 1, w * c, c), dtype=x.dtype, device=x.device)
+    return torch.empty((n, h, w, channels or c), dtype=x.dtype, device=x.device).permute(0, 3, 1, 2)
 
 
 def rows_and_channels(x: Tensor) -> tuple[int, int]:
@@ -144,9 +158,9 @@ class RowSplit:
     rows: int
 
 
-def split_rows(rows: int, tile_rows: int, column_blocks: int, max_parts: int = 64) -> RowSplit:
+def split_rows(rows: int, tile_rows: int, column_blocks: int, max_parts: int) -> RowSplit:
     """Ranges of whole tiles for a reduction over rows: enough programs for a large GPU, few partial sums to merge."""
-    wanted = min(max_parts, -(-rows // tile_rows), max(1, 264 // column_blocks))
+    wanted = min(max_parts, -(-rows // tile_rows), max(1, PROGRAMS // column_blocks))
     per_part = -(-rows // (wanted * tile_rows)) * tile_rows
     return RowSplit(parts=-(-rows // per_part), rows=per_part)
 

@@ -45,7 +45,7 @@ def _pieces(
     x: Tensor, bias: Tensor | None, keep: Tensor | None, threshold: int, before: bool, halves: bool
 ) -> tuple[Tensor, Tensor]:
     """The two channels [N, H, W, C] that compete."""
-    h = x.to(torch.promote_types(x.dtype, torch.float32))
+    h = launch.widened(x)
     if bias is not None:
         h = h + (bias[:, None, None] if bias.dim() == 1 else bias).to(h.dtype)
     first, second = _split(h, halves)
@@ -88,7 +88,7 @@ def reference_code(
 
 def reference_backward(dy: Tensor, code: Tensor, threshold: int, halves: bool = False) -> tuple[Tensor, Tensor]:
     """dx [N, 2C, H, W], and its sum [2C] over the rest in the arithmetic's dtype."""
-    g = dy.to(torch.promote_types(dy.dtype, torch.float32)) * philox.kept_scale(threshold)
+    g = launch.widened(dy) * philox.kept_scale(threshold)
     g, winner = g.permute(0, 2, 3, 1), code.permute(0, 2, 3, 1).to(torch.int32)
     pieces = torch.where(winner == 2, g, 0.0), torch.where(winner == 3, g, 0.0)
     dx = torch.cat(pieces, dim=-1) if halves else torch.stack(pieces, dim=-1).flatten(-2)
@@ -234,7 +234,7 @@ def launch_backward(dy: Tensor, code: Tensor, threshold: int, tied: bool) -> tup
     columns = triton.cdiv(C, tile.channels)
     split, partial = launch.RowSplit(triton.cdiv(M, tile.rows), tile.rows), None
     if tied:
-        split = launch.split_rows(M, tile.rows, columns, max_parts=264)
+        split = launch.split_rows(M, tile.rows, columns, max_parts=launch.PROGRAMS)
         partial = torch.empty((split.parts, 2 * C), dtype=torch.float32, device=dy.device)
     wrap_triton(backward_kernel)[(split.parts, columns)](
         dy,
@@ -257,11 +257,9 @@ def launch_backward(dy: Tensor, code: Tensor, threshold: int, tied: bool) -> tup
 # ---------------------------------------------------------------- registration
 
 
-def _keep(seeds: Tensor | None, slot: int, threshold: int, x: Tensor, before: bool) -> Tensor | None:
-    if not threshold or seeds is None:
-        return None
-    n, c, h, w = x.shape
-    return philox.channel_keep(seeds, slot, threshold, (n, c if before else c // 2, h, w))
+def _keep(backend: str, x: Tensor, threshold: int, before: bool, seeds: Tensor | None, slot: int) -> Tensor | None:
+    """Decisions on x (before) or on y."""
+    return philox.keep_mask(backend, x if before else x[:, ::2], threshold, seeds, slot)
 
 
 @triton_op("csrc_triton::maxout", mutates_args=())
@@ -271,7 +269,7 @@ def forward_op(
     x = launch.channels_last(x)
     bias = None if bias is None else bias.contiguous()
     if not launch.runs_kernels(x):
-        arguments = (x, bias, _keep(seeds, slot, threshold, x, before), threshold, before, halves)
+        arguments = (x, bias, _keep("eager", x, threshold, before, seeds, slot), threshold, before, halves)
         return launch.channels_last(reference(*arguments)), launch.channels_last(reference_code(*arguments))
     assert not halves, "the kernels take adjacent channels"
     return launch_forward(x, bias, threshold, before, seeds, slot)
@@ -294,7 +292,7 @@ def _(x, bias, threshold, before, seeds, slot, halves=False):
 
 @backward_op.register_fake
 def _(dy, code, threshold, tied, halves=False):
-    single = torch.promote_types(dy.dtype, torch.float32)
+    single = launch.arithmetic_dtype(dy.dtype)
     return launch.empty_map(dy, 2 * dy.shape[1]), dy.new_empty(2 * dy.shape[1] if tied else 0, dtype=single)
 
 
@@ -311,7 +309,7 @@ def _backward(ctx, dy, _):
     with_bias = ctx.bias_dtype is not None and ctx.needs_input_grad[1]
     dx, dbias = backward_op(dy, code, ctx.threshold, with_bias and ctx.tied, ctx.halves)
     if with_bias and not ctx.tied:
-        dbias = dx.sum(0, dtype=torch.promote_types(dx.dtype, torch.float32))
+        dbias = dx.sum(0, dtype=launch.arithmetic_dtype(dx.dtype))
     return dx, dbias.to(ctx.bias_dtype) if with_bias else None, None, None, None, None, None
 
 
@@ -359,7 +357,5 @@ def maxout(
         launch.check_seeds("maxout", seeds, slot)
     if backend == "triton":
         return forward_op(x, bias, threshold, before, seeds, slot, halves)[0]
-    keep = _keep(seeds, slot, threshold, x, before)
-    if threshold and backend == "inductor":
-        keep = philox.torch_keep(x if before else x[:, ::2], threshold)
+    keep = _keep(backend, x, threshold, before, seeds, slot)
     return reference(x, bias, keep, threshold, before, halves)

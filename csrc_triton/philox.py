@@ -50,6 +50,15 @@ def element_words(seed, element):
     return eps, (w2 & 0xFFFF).to(tl.int32), (w3 & 0xFFFF).to(tl.int32)
 
 
+@triton.jit
+def drop_channels(v, seeds_ptr, slot, threshold, scale, rows, first_channel, C, BC: tl.constexpr):
+    """fp32 [BM, BC], scaled where it is kept, else 0. seeds_ptr None: no dropout."""
+    if seeds_ptr is not None:
+        uniforms = channel_uniforms(tl.load(seeds_ptr + slot), rows, first_channel, C, BC)
+        v = tl.where(uniforms >= threshold, v * scale, 0.0)
+    return v
+
+
 # ---------------------------------------------------------------- the same numbers from torch
 
 _LOW32 = 0xFFFFFFFF
@@ -62,7 +71,7 @@ _KEY_B = 0xBB67AE85
 
 
 def philox4x32(
-    seed: Tensor, c0: Tensor, c1: Tensor | int = 0, c2: Tensor | int = 0, c3: Tensor | int = 0, rounds: int = 10
+    seed: Tensor, c0: Tensor, c1: Tensor | int = 0, c2: Tensor | int = 0, c3: Tensor | int = 0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Four words (int64 tensors holding uint32) for key `seed` (int64 []) and counters c0..c3 (int64, below 2^32).
 
@@ -70,9 +79,11 @@ def philox4x32(
     """
     k0, k1 = seed & _LOW32, seed >> 32
     # The mask is no change, but hides an arange from Inductor, whose CPU code takes (arange * constant) in 32 bits.
-    words: list[Any] = [c0 & _LOW32, c1, c2, c3]
-    w0, w1, w2, w3 = words
-    for _ in range(rounds):
+    w0: Any = c0 & _LOW32
+    w1: Any = c1
+    w2: Any = c2
+    w3: Any = c3
+    for _ in range(10):
         p, q = w0 * _ROUND_A, w2 * _ROUND_B
         w0, w1, w2, w3 = (
             (((q >> 32) + w2) ^ w1 ^ k0) & _LOW32,
@@ -143,6 +154,16 @@ def channel_keep(seeds: Tensor, slot: int, threshold: int, shape: Sequence[int])
 def torch_keep(like: Tensor, threshold: int) -> Tensor:
     """Decisions of torch's own generator, bool like `like`."""
     return stored(torch.rand_like(like, dtype=torch.float32) >= threshold / 65536)
+
+
+def keep_mask(backend: str, like: Tensor, threshold: int, seeds: Tensor | None, slot: int) -> Tensor | None:
+    """Dropout decisions for an [N, C, H, W] map, as `drop` takes them; None where nothing is dropped."""
+    if not threshold:
+        return None
+    if backend == "inductor":
+        return torch_keep(like, threshold)
+    assert seeds is not None
+    return channel_keep(seeds, slot, threshold, like.shape)
 
 
 def drop(x: Tensor, keep: Tensor, threshold: int) -> Tensor:

@@ -29,7 +29,7 @@ BLOCK, WARPS = 128, 4
 
 def reference(params: Tensor, z: Tensor, eps: Tensor, keep: Tensor | None, threshold: int) -> Tensor:
     """eps: float [N, L, 1, 1]; keep: uint8 or bool [2N, L, 1, 1], or None for no dropout."""
-    mu, log_sigma = params.to(torch.promote_types(params.dtype, torch.float32)).chunk(2, dim=1)
+    mu, log_sigma = launch.widened(params).chunk(2, dim=1)
     z_hat = mu + torch.exp(log_sigma) * eps.to(mu.dtype)
     joint = torch.cat([z_hat, z.detach().to(mu.dtype)])
     return (joint if keep is None else philox.drop(joint, keep, threshold)).to(params.dtype)
@@ -38,7 +38,7 @@ def reference(params: Tensor, z: Tensor, eps: Tensor, keep: Tensor | None, thres
 def reference_backward(g: Tensor, params: Tensor, eps: Tensor, keep: Tensor | None, threshold: int) -> Tensor:
     """dparams like params."""
     n = params.shape[0]
-    log_sigma = params.to(torch.promote_types(params.dtype, torch.float32)).chunk(2, dim=1)[1]
+    log_sigma = launch.widened(params).chunk(2, dim=1)[1]
     dmu = g[:n].to(log_sigma.dtype)
     if keep is not None:
         dmu = philox.drop(dmu, keep[:n], threshold)
@@ -47,7 +47,7 @@ def reference_backward(g: Tensor, params: Tensor, eps: Tensor, keep: Tensor | No
 
 def noise(z: Tensor, seeds: Tensor, slot: int, threshold: int) -> tuple[Tensor, Tensor | None]:
     """eps and keep of the stream, as the references take them."""
-    single = torch.promote_types(z.dtype, torch.float32)
+    single = launch.arithmetic_dtype(z.dtype)
     eps, uniform_z_hat, uniform_z = philox.element_normals(seeds, slot, z.numel(), single)
     keep = None
     if threshold:

@@ -67,7 +67,7 @@ def traced_gflop(preset: Preset, route: Route | None = None) -> float:
     trace = torch.compile(step._turn, fullgraph=True, dynamic=False, backend=aot_autograd(fw_compiler=_stop))
     try:
         with torch._dynamo.config.patch(trace_autograd_ops=True):
-            trace(images, *step.noise(COUNTED), None)
+            trace(images, *step.noise(COUNTED))
     except _Traced as traced:
         fake = next(t for t in traced.inputs if isinstance(t, FakeTensor))
         with fake.fake_mode, FlopCounterMode(display=False) as counter:

@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ali_fast.arch import Architecture, Layout, Table, layout
-from ali_fast.layers import BATCH_NORM_EPS
+from ali_fast.layers import BATCH_NORM_EPS, BATCH_NORM_MOMENTUM
 from ali_fast.pixels import to_x
-from ali_fast.step import BATCH_NORM_MOMENTUM
 
 
 class Maxout(nn.Module):

@@ -71,7 +71,7 @@ def lower(step: Step, batch_size: int, options: Mapping[str, Any]) -> list[str]:
         gradients = [torch.empty_like(p) for p in parameters]
         factor = torch.empty((), device=GPU)
         return [
-            _code(step._turn, images, *step.noise(batch_size), None),
+            _code(step._turn, images, *step.noise(batch_size)),
             _code(adam._factors),
             _code(adam._update, gradients, factor, factor, None),
         ]
@@ -117,7 +117,6 @@ def _to_fake(step: Step) -> None:
                 setattr(owner, name, fake(value))
             elif isinstance(value, list):
                 setattr(owner, name, [fake(v) if isinstance(v, Tensor) else v for v in value])
-    step.running = step.model.running_statistics()
     step.device = GPU
 
 

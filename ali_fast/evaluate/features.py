@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from ali_fast.evaluate.svm import Features
-from ali_fast.layers import Normalized, Stack
+from ali_fast.layers import Normalized, Stack, Statistics, batch_norms, move_running
 from ali_fast.model import ALI
 from ali_fast.pixels import to_x
 
@@ -71,13 +71,10 @@ def untrained(like: ALI, images: npt.NDArray[np.uint8], seed: int) -> ALI:
     model = like.untrained()
     model.initialize(torch.Generator().manual_seed(seed))
     model.to(device).train()
-    statistics: list[tuple[Tensor, Tensor]] = []
+    statistics: Statistics = []
     x = to_x(torch.from_numpy(images[:STATISTICS_IMAGES]).to(device), like.architecture.image_size)
     model.encoder(x, torch.zeros(model.sites, dtype=torch.int64, device=device), statistics)
-    norms = [m for m in model.encoder.modules() if isinstance(m, Normalized)]
-    for norm, (mean, var) in zip(norms, statistics, strict=True):
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(var)
+    move_running(batch_norms(model.encoder), statistics, 1.0)
     return model.eval()
 
 

@@ -13,11 +13,10 @@ from ali_fast.data.labelled import Labelled
 from ali_fast.evaluate.progress import follow
 from ali_fast.evaluate.subject import Split
 from ali_fast.inference import Inference
-from ali_fast.layers import Normalized, Statistics
+from ali_fast.layers import Statistics, batch_norms, move_running
 from ali_fast.model import ALI
+from ali_fast.objective import encode
 from ali_fast.pixels import to_x
-from ali_fast.step import BATCH_NORM_MOMENTUM
-from csrc_triton.reparametrize import reparametrize
 
 STEPS, LOOKS = 2000, 20  # updates, and how often the held-out images are looked at
 BATCH = 50  # labelled images an update, as in a run with batches of 100
@@ -78,22 +77,9 @@ def train(
 def _loss(model: ALI, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
     seeds = torch.randint(2**63 - 1, (model.sites,), generator=generator).to(x.device)
     d = model.discriminator
-    of_encoder: Statistics = []
-    of_d: Statistics = []
-    codes = model.codes(x, seeds, of_encoder)
+    statistics: Statistics = []
     prior = torch.zeros(len(x), model.architecture.z_dim, 1, 1, dtype=x.dtype, device=x.device)
-    z_hat = reparametrize(
-        codes,
-        prior,
-        dropout=model.z_dropout,
-        seeds=seeds,
-        slot=model.noise_slot,
-        backend=model.kernels.reparametrize,
-    )[: len(x)]
-    loss = F.cross_entropy(d.head(d.features(x, seeds, of_d), z_hat, seeds), y)
-    norms = [m for net in (model.encoder, d) for m in net.modules() if isinstance(m, Normalized)]
-    with torch.no_grad():
-        for norm, (mean, var) in zip(norms, [*of_encoder, *of_d], strict=True):
-            norm.running_mean.lerp_(mean, BATCH_NORM_MOMENTUM)
-            norm.running_var.lerp_(var, BATCH_NORM_MOMENTUM)
+    _, z_joint = encode(model, x, prior, seeds, statistics)
+    loss = F.cross_entropy(d.head(d.features(x, seeds, statistics), z_joint[: len(x)], seeds), y)
+    move_running(batch_norms(model.encoder, d), statistics)
     return loss

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ali_fast import presets
-from ali_fast.api import check_same_data, load_with_step
+from ali_fast.api import check_same_data, load
 from ali_fast.config import TrainConfig
 from ali_fast.data.loader import BetonLoader, first_samples
 from ali_fast.data.schema import Manifest, NotPreparedError, beton_path, read_manifest
@@ -91,9 +91,9 @@ class Subject:
     def pool_and_held_out(self) -> tuple[Split, Split]:
         """Training images to draw labels from, and those that settings are chosen on."""
         whole = self.read(self.preset.labelled_split)
-        pool = self.preset.pool(len(whole))
-        held_out = whole[pool:] if pool < len(whole) else self.read(self.preset.valid_split)
-        return whole[:pool], held_out[: presets.HELD_OUT]
+        pool = len(whole) - self.preset.held_out
+        held_out = whole[pool:] if self.preset.held_out else self.read(self.preset.valid_split, presets.HELD_OUT)
+        return whole[:pool], held_out
 
 
 def open_subject(
@@ -109,9 +109,9 @@ def open_subject(
     run = RunDirectory(path)
     config = run.read_config()
     config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
-    inference, step = load_with_step(path, device=device)
-    assert step is not None  # an export's config.json was refused above
+    inference = load(path, device=device)
+    assert inference.step is not None  # an export's config.json was refused above
     prepare(config)
     preset = presets.resolve(config.dataset, config.preset)
     check_same_data(inference, config.data_dir, preset)
-    return Subject(run, config, preset, inference, step)
+    return Subject(run, config, preset, inference, inference.step)

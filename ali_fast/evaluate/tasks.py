@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
-from ali_fast.build import known_labels
 from ali_fast.data.balanced import balanced_draws
 from ali_fast.errors import InputError
 from ali_fast.evaluate import classifier, distances, features, inception, labels_alone, paper, svm
 from ali_fast.evaluate.result import Result, percent
 from ali_fast.evaluate.subject import Subject
+from ali_fast.training_data import known_labels
 
 Images = npt.NDArray[np.uint8]
 

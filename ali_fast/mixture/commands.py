@@ -78,7 +78,8 @@ class Figure:
     """Where DATA_DIR/mixture/*.beton are; prepared there if missing."""
 
     def run(self) -> None:
-        commands.prepare_splits("mixture", self.data_dir, ("valid",))
+        if commands.missing("mixture", self.data_dir, ("valid",)):
+            commands.prepare("mixture", self.data_dir)
         from ali_fast.mixture import protocol
 
         for path in protocol.draw(self.run_dir, self.data_dir):
@@ -106,9 +107,8 @@ def checked(given: MixtureConfig, kind: type[C]) -> C:
 
 
 def prepare(config: MixtureConfig) -> None:
-    def check() -> None:
+    if commands.missing("mixture", config.data_dir, ("train", "valid")):
         from ali_fast import decide
 
-        decide.device(config.device)
-
-    commands.prepare_splits("mixture", config.data_dir, ("train", "valid"), check)
+        decide.device(config.device)  # absent CUDA is to be said first
+        commands.prepare("mixture", config.data_dir)

@@ -68,6 +68,21 @@ def test_maxout_halves_the_channels_into_the_joint_head():
     assert not presets.resolve("svhn").architecture.pairs_independent
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"norm": True, "activation": "maxout"},
+        {"norm": True, "activation": "linear"},
+        {"bias": "untied"},
+        {"activation": "sigmoid"},
+        {"dropout_site": "before_maxout"},
+    ],
+)
+def test_a_row_that_no_module_is_of_is_ours_to_mend(row):
+    with pytest.raises(AssertionError):
+        arch.Row(operation="conv", kernel=1, stride=1, maps=2, **row)
+
+
 def test_a_table_that_does_not_end_in_one_pixel_is_ours_to_mend():
     with pytest.raises(AssertionError):
         arch.layout((arch.conv(5, 1, 8),), 1, 4)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 import ali_fast
 from ali_fast import arch, cli, metrics, presets
-from ali_fast.build import build_step, followed_images, known_labels, open_training_data
+from ali_fast.build import build_step
 from ali_fast.class_loss import class_loss
 from ali_fast.config import TrainConfig
 from ali_fast.data.loader import BetonLoader, first_samples
@@ -25,6 +25,7 @@ from ali_fast.optim import Adam
 from ali_fast.parallel import ALONE
 from ali_fast.step import Step
 from ali_fast.train import total_steps
+from ali_fast.training_data import followed_images, known_labels, open_data, open_loader
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("restored")
@@ -42,9 +43,9 @@ def built(data):
     def build(**options):
         config = TrainConfig(dataset="digits", data_dir=data, compile=False, batch_size=16, **options).resolved()
         preset = presets.resolve("digits")
-        loader = open_training_data(config, preset, ALONE)
-        source = Source(loader, CPU, resident=True)
-        return build_step(config, preset, loader, source, CPU, torch.float32, Console(quiet=True), ALONE)
+        opened = open_data(config, preset, CPU, ALONE)
+        source = Source(opened.loader, CPU, resident=True)
+        return build_step(config, preset, opened, source, torch.float32, ALONE, None, Console(quiet=True))
 
     return build
 
@@ -146,15 +147,14 @@ def test_the_generators_gradient_survives_a_won_game_of_classes(won):
 def test_the_order_of_images_is_the_seeds(data):
     for seed in (0, 7):
         config = TrainConfig(dataset="digits", data_dir=data, seed=seed, batch_size=16).resolved()
-        loader = open_training_data(config, presets.resolve("digits"), ALONE)
+        loader = open_loader(config, presets.resolve("digits"), ALONE)
         assert np.array_equal(loader.order.epoch(1), Order(1297, 16, seed).epoch(1))
 
 
-def test_svhns_held_out_images_are_no_labelled_ones(data, monkeypatch):
+def test_svhns_held_out_images_are_no_labelled_ones(data):
     """As if the digits were laid out as SVHN: labels come from `train`, whose last images are held out."""
-    monkeypatch.setattr(presets, "HELD_OUT", 1000)
     config = TrainConfig(dataset="digits", data_dir=data, objective="semi-supervised", labels=100).resolved()
-    preset = dataclasses.replace(presets.resolve("digits"), train_split="valid", valid_split="train")
+    preset = dataclasses.replace(presets.resolve("digits"), train_split="valid", valid_split="train", held_out=1000)
     train = BetonLoader(beton_path(data, "digits", "train"), batch_size=1).read_all()
     pool, held_out = Subject(None, config, preset, None, 0).pool_and_held_out()
     assert np.array_equal(pool.images, train.images[:297])

@@ -181,9 +181,9 @@ def objective(request):
 def unsettled(model):
     """Running statistics as some training may have left them."""
     generator = torch.Generator().manual_seed(2)
-    for mean, var in zip(*model.running_statistics(), strict=True):
-        mean.copy_(torch.randn(mean.shape, generator=generator))
-        var.copy_(torch.rand(var.shape, generator=generator) + 0.5)
+    for norm in model.trained_norms():
+        norm.running_mean.copy_(torch.randn(norm.running_mean.shape, generator=generator))
+        norm.running_var.copy_(torch.rand(norm.running_var.shape, generator=generator) + 0.5)
     return model
 
 
@@ -194,10 +194,10 @@ def test_every_route_gives_the_objectives_gradients(make_small, kind, objective)
     losses, to_g, to_d = REFERENCES[objective](model, x, z, seeds, *more)
     for route in routes(model):
         outcome = GAMES[objective](model, x, z, seeds, route, None, *more)
-        torch.testing.assert_close(outcome.losses.double(), losses, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(outcome.metrics[: len(losses)].double(), losses, rtol=1e-6, atol=1e-6)
         assert difference(outcome.generator, to_g) < 1e-12, route
         assert difference([*outcome.discriminator, z], [*to_d, z]) < 1e-12, route
-        assert len(outcome.losses) + (outcome.sigma is not None) == len(METRICS[objective])
+        assert len(outcome.metrics) == len(METRICS[objective]) == len(losses) + model.players.encoder
 
 
 def test_one_backward_is_wrong_where_batch_norm_mixes_pairs(make_small):
@@ -222,8 +222,8 @@ def test_the_generators_gradient_survives_a_won_game(make_small, kind, won):
 def test_statistics_come_in_the_order_of_the_running_ones(make_small, kind, objective):
     model, more = build(make_small, kind, objective)
     outcome = GAMES[objective](model, *batch(model), "two", None, *more)
-    means, variances = model.running_statistics()
-    assert [m.shape for m, _ in outcome.statistics] == [m.shape for m in means] == [v.shape for v in variances]
+    norms = model.trained_norms()
+    assert [[t.shape for t in pair] for pair in outcome.statistics] == [[norm.bias.shape] * 2 for norm in norms]
 
 
 def test_sigma_is_the_mean_of_exp_log_sigma(make_small):
@@ -231,7 +231,7 @@ def test_sigma_is_the_mean_of_exp_log_sigma(make_small):
     x, z, seeds = batch(model)
     codes = model.encoder(x, seeds, [])
     torch.testing.assert_close(
-        ali(model, x, z, seeds, "one").sigma.double(), codes[:, 4:].exp().mean(), rtol=1e-6, atol=0
+        ali(model, x, z, seeds, "one").metrics[-1].double(), codes[:, 4:].exp().mean(), rtol=1e-6, atol=0
     )
 
 
@@ -250,10 +250,10 @@ def test_a_deterministic_encoder_gives_mu(make_small, kind, objective):
         losses, to_g, to_d = loss.detach()[None], torch.autograd.grad(loss, model.generator_parameters()), ()
     for route in routes(model):
         outcome = GAMES[objective](model, x, z, seeds, route, None)
-        torch.testing.assert_close(outcome.losses.double(), losses, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(outcome.metrics[: len(losses)].double(), losses, rtol=1e-6, atol=1e-6)
         assert difference(outcome.generator, to_g) < 1e-12
         assert objective != "ali" or difference(outcome.discriminator, to_d) < 1e-12
-        assert outcome.sigma == 0
+        assert outcome.metrics[-1] == 0
     mu, log_sigma = model.eval().infer(x)
     assert mu.shape == log_sigma.shape == z.shape
     assert torch.equal(log_sigma.exp(), torch.zeros_like(z))
@@ -304,7 +304,7 @@ def test_a_frozen_decoder_does_not_move_and_has_no_part_in_training(make_small, 
         ids = {id(p) for p in (*model.generator_parameters(), *model.discriminator_parameters())}
         assert ids == {id(p) for p in model.parameters() if p.requires_grad}
         frozen = {id(t) for t in model.decoder.buffers()}
-        assert not frozen & {id(t) for pair in model.running_statistics() for t in pair}
+        assert not frozen & {id(norm.running_mean) for norm in model.trained_norms()}
 
 
 def test_routes_chosen(make_small):

@@ -84,5 +84,5 @@ def test_presets_are_the_papers_row_by_row():
 
 def test_svhns_labels_come_from_train_less_its_last_10_000():
     svhn, cifar10 = presets.resolve("svhn"), presets.resolve("cifar10")
-    assert (svhn.labelled_split, svhn.pool(73_257)) == ("train", 63_257)
-    assert (cifar10.labelled_split, cifar10.pool(45_000)) == ("train", 45_000)
+    assert (svhn.labelled_split, svhn.held_out) == ("train", 10_000)
+    assert (cifar10.labelled_split, cifar10.held_out) == ("train", 0)

@@ -18,9 +18,10 @@ from ali_fast import checkpoint, cli, metrics, parallel, torchrun
 from ali_fast.capture import Graphed, compiled
 from ali_fast.data.order import Order
 from ali_fast.errors import InputError
+from ali_fast.layers import BATCH_NORM_MOMENTUM
 from ali_fast.objective import Outcome
 from ali_fast.parallel import World
-from ali_fast.step import BATCH_NORM_MOMENTUM, Step
+from ali_fast.step import Step
 
 SIZE, STEPS, SHARE = 2, 3, 6
 
@@ -97,7 +98,7 @@ def test_processes_move_by_the_mean_of_their_outcomes(make_small, tmp_path, kind
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(SIZE))
 
     step = Step(model, learning_rate=1e-2, compile=False)
-    running = [*step.running[0], *step.running[1]]
+    running = [average for norm in step.norms for average in (norm.running_mean, norm.running_var)]
     sums = torch.zeros_like(step.sums)
     noise = [torch.Generator().manual_seed(rank).get_state() for rank in range(SIZE)]
     for s in range(STEPS):
@@ -105,18 +106,18 @@ def test_processes_move_by_the_mean_of_their_outcomes(make_small, tmp_path, kind
         for rank in range(SIZE):
             torch.set_rng_state(noise[rank])
             z, seeds = step.noise(SHARE)
-            outcomes.append(step.play(share_of(model, s, rank), z, seeds, None))
+            outcomes.append(step.play(share_of(model, s, rank), z, seeds))
             noise[rank] = torch.get_rng_state()
         a, b = outcomes
         step.adam.step(
             [(x + y) / 2 for x, y in zip(a.generator, b.generator, strict=True)],
             [(x + y) / 2 for x, y in zip(a.discriminator, b.discriminator, strict=True)],
         )
-        of_batch = [[m for m, _ in o.statistics] + [v for _, v in o.statistics] for o in outcomes]
+        of_batch = [[new for pair in o.statistics for new in pair] for o in outcomes]
         with torch.no_grad():
             for old, x, y in zip(running, *of_batch, strict=True):
                 old += BATCH_NORM_MOMENTUM * ((x + y) / 2 - old)
-        sums += sum(torch.cat([o.losses, o.sigma[None]]) for o in outcomes) / 2
+        sums += sum(o.metrics for o in outcomes) / 2
 
     assert len(running) > 0
     for name, expected in model.state_dict().items():
@@ -138,7 +139,7 @@ def compiled_means(directory: Path) -> None:
 
         def gradients(x: torch.Tensor) -> list[torch.Tensor]:
             loss = ((x @ weights[0]).double() * weights[1]).square().mean()
-            return world.mean(torch.autograd.grad(loss + (kernel**2).sum() * x[0, 0], weights))
+            return world.all_mean(torch.autograd.grad(loss + (kernel**2).sum() * x[0, 0], weights))
 
         means = compiled(gradients, x.device)(x)
         assert means[2].stride() == kernel.stride()
@@ -307,8 +308,8 @@ def test_a_training_closes_its_step_before_the_processes_part(data, tmp_path):
 
 
 def test_the_share_of_a_batch():
-    assert [World().batch(1), World(0, 4).batch(100)] == [1, 25]
+    assert [World().local_batch(1), World(0, 4).local_batch(100)] == [1, 25]
     for world, total in ((World(0, 3), 100), (World(1, 4), 4)):
         with pytest.raises(InputError, match=f"give a multiple of {world.size}, at least {2 * world.size}"):
-            world.batch(total)
-    assert len(Order(100, World(2, 4).batch(20), rank=2, world=4)) == len(Order(100, 20))
+            world.local_batch(total)
+    assert len(Order(100, World(2, 4).local_batch(20), rank=2, world=4)) == len(Order(100, 20))

@@ -31,7 +31,7 @@ def test_both_players_move_from_the_same_point(make_small, kind):
     step = Step(copy.deepcopy(model), learning_rate=1e-2, compile=False)
     players = model.generator_parameters(), model.discriminator_parameters()
     adams = [torch.optim.Adam(p, lr=1e-2, betas=(0.5, 0.999), foreach=False) for p in players]
-    running = [t.clone() for pair in model.running_statistics() for t in pair]
+    running = [t.clone() for norm in model.trained_norms() for t in (norm.running_mean, norm.running_var)]
     torch.manual_seed(2)
     for i in range(3):
         step(images(model, i))
@@ -40,15 +40,16 @@ def test_both_players_move_from_the_same_point(make_small, kind):
         z, seeds = step.noise(8)
         x = to_x(images(model, i), model.architecture.image_size, torch.float64)
         outcome = ali(model, x, z.double(), seeds, "two")
-        means, variances = zip(*outcome.statistics, strict=True)
-        running = [0.95 * r + 0.05 * s for r, s in zip(running, [*means, *variances], strict=True)]
+        batch = [new for pair in outcome.statistics for new in pair]
+        running = [0.95 * r + 0.05 * s for r, s in zip(running, batch, strict=True)]
         for parameters, gradients in zip(players, (outcome.generator, outcome.discriminator), strict=True):
             for p, g in zip(parameters, gradients, strict=True):
                 p.grad = g
         for adam in adams:
             adam.step()
     assert difference(list(step.model.parameters()), list(model.parameters())) < 1e-10
-    assert difference([t for pair in step.running for t in pair], running) < 1e-6
+    ours = [t for norm in step.norms for t in (norm.running_mean, norm.running_var)]
+    assert difference(ours, running) < 1e-6
 
 
 @pytest.mark.parametrize("more", [{}, {"deterministic": True}])
@@ -72,10 +73,10 @@ def test_metrics_are_means_since_the_last_reading(make_small):
     seen = []
     for i in range(3):
         z, seeds = step.noise(8)
-        outcome = step.play(images(model, i), z, seeds, None)
-        step.note(outcome)
+        outcome = step.play(images(model, i), z, seeds)
+        step.accumulate(outcome)
         step.summed += 1
-        seen.append(torch.cat([outcome.losses, outcome.sigma[None]]).double())
+        seen.append(outcome.metrics.double())
     values = step.read_metrics()
     expected = torch.stack(seen).mean(0).tolist()
     assert [values[name] for name in METRICS["ali"]] == pytest.approx(expected, rel=1e-6)
@@ -117,8 +118,8 @@ def test_bf16_gradients_are_near_and_masters_stay_float32(make_small, kind):
     exact = Step(copy.deepcopy(model), learning_rate=1e-3, compile=False)
     amp = Step(model, learning_rate=1e-3, dtype=torch.bfloat16, compile=False)
     z, seeds = exact.noise(8)
-    theirs = exact.play(images(model), z, seeds, None)
-    ours = amp.play(images(model), z, seeds, None)
+    theirs = exact.play(images(model), z, seeds)
+    ours = amp.play(images(model), z, seeds)
     for a, b in ((ours.generator, theirs.generator), (ours.discriminator, theirs.discriminator)):
         flat = [torch.cat([g.flatten().float() for g in gradients]) for gradients in (a, b)]
         assert torch.nn.functional.cosine_similarity(*flat, dim=0) > 0.9
@@ -135,7 +136,7 @@ def test_fp16_skips_a_step_that_overflows_and_halves_the_scale(make_small):
     step(images(model))
     before, scale = [p.clone() for p in model.parameters()], float(step.adam.scale)
     z, seeds = step.noise(8)
-    outcome = step.play(images(model), z, seeds, step.adam.scale)
+    outcome = step.play(images(model), z, seeds)
     outcome.generator[0].view(-1)[0] = float("inf")
     step.adam.step(outcome.generator, outcome.discriminator)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
@@ -240,9 +241,9 @@ def test_compiled_float32_is_as_exact_as_eager_float32(make_small, kind):
     reference = Step(exact, learning_rate=1e-3, compile=False)
     torch.manual_seed(6)
     z, seeds = reference.noise(8)
-    theirs = reference.play(batch, z, seeds, None)
-    eager = Step(single, learning_rate=1e-3, compile=False).play(batch, z, seeds, None)
-    ours = Step(single, learning_rate=1e-3, compile=True).turn(batch, z, seeds, None)
+    theirs = reference.play(batch, z, seeds)
+    eager = Step(single, learning_rate=1e-3, compile=False).play(batch, z, seeds)
+    ours = Step(single, learning_rate=1e-3, compile=True).turn(batch, z, seeds)
     for i, player in enumerate(("generator", "discriminator")):
         truth = flat(getattr(theirs, player))
         eager_error, our_error = (float((flat(g) - truth).norm()) for g in (getattr(eager, player), ours[i]))

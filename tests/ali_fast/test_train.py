@@ -238,7 +238,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, capsys, monkeyp
 
     def poison(self, *arguments):
         outcome = real(self, *arguments)
-        return outcome._replace(losses=outcome.losses * float("nan")) if self.steps == 24 else outcome
+        return outcome._replace(metrics=outcome.metrics * float("nan")) if self.steps == 24 else outcome
 
     real = Step.play
     monkeypatch.setattr(Step, "play", poison)
@@ -388,12 +388,12 @@ def test_a_start_that_was_broken_off_binds_nobody(data, tmp_path, capsys, monkey
 @pytest.mark.usefixtures("restored")
 def test_more_than_the_kernels_can_count_is_refused(data, tmp_path, capsys, monkeypatch):
     """The digits' largest map has 64 x 6 x 6 elements an image; D sees twice as many images."""
-    from ali_fast import build
+    from ali_fast import training_data
 
     largest = presets.resolve("digits").architecture.largest_map
-    monkeypatch.setattr(build, "MOST_ELEMENTS", 2 * 16 * largest)
+    monkeypatch.setattr(training_data, "MOST_ELEMENTS", 2 * 16 * largest)
     assert cli.main(command(data, tmp_path / "fits", steps=1)) == 0
-    monkeypatch.setattr(build, "MOST_ELEMENTS", 2 * 16 * largest - 1)
+    monkeypatch.setattr(training_data, "MOST_ELEMENTS", 2 * 16 * largest - 1)
     assert in_process(command(data, tmp_path / "large", steps=1), capsys) == (
         2,
         "ali-fast: --batch-size 16: preset digits takes at most 15 on one device\n",

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csrc_triton import bias_act, launch
+from csrc_triton import batch_norm, bias_act, launch, maxout
 
 
 @given(st.integers(1, 10**6), st.sampled_from([16, 32, 64]), st.integers(1, 64), st.sampled_from([1, 64, 264]))
@@ -32,6 +32,29 @@ def test_recording_runs_nothing_and_keeps_the_arguments():
     (one,) = record
     assert one.grid == (1, 1) and one.num_warps == 4
     assert one.arguments["x_ptr"] is x and one.arguments["M"] == 18 and one.arguments["bias_ptr"] is None
+
+
+def strided(count):
+    return torch.randn(2 * count)[::2]
+
+
+@pytest.mark.parametrize(
+    "launches",
+    [
+        lambda x, c: bias_act.forward_op(x, strided(c), 0.1, 0, None, 0),
+        lambda x, c: maxout.forward_op(x, strided(c), 0, False, None, 0),
+        lambda x, c: batch_norm.forward_op(x, strided(c), strided(c), 1e-4, 0.1, 0, None, 0),
+    ],
+    ids=["bias_act", "maxout", "batch_norm"],
+)
+def test_kernels_get_vectors_whose_elements_are_adjacent(launches, monkeypatch):
+    """They read them so, whatever the strides."""
+    monkeypatch.setattr(launch, "runs_kernels", lambda x: True)
+    with launch.recorded_launches() as record, torch.no_grad():
+        launches(torch.randn(2, 16, 3, 3), 16)
+    vectors = [t for one in record for t in one.arguments.values() if isinstance(t, torch.Tensor) and t.dim() == 1]
+    assert len(vectors) > 0
+    assert all(vector.is_contiguous() for vector in vectors)
 
 
 def test_launchers_refuse_other_memory():

@@ -5,6 +5,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from ali_fast import objective
 from ali_fast.data.labelled import Labelled
 from ali_fast.evaluate import labels_alone
 from ali_fast.evaluate.labels_alone import Alone
@@ -47,7 +48,7 @@ def test_held_out_images_choose_the_weights_that_the_test_images_then_measure(ma
     labelled = Labelled(images, torch.arange(6) % 3)
     held_out, test = (Split(np.zeros((n, 8, 8, 1), np.uint8), np.zeros(n, int), np.empty((n, 0))) for n in (5, 4))
     seen, dropouts, errors = [], [], iter([0.5, 0.2, 0.4, 0.3])
-    reparametrize = labels_alone.reparametrize
+    reparametrize = objective.reparametrize
 
     def error(judge, images, labels):
         seen.append((len(images), judge.model.encoder.products[0].weight.detach().clone()))
@@ -58,7 +59,7 @@ def test_held_out_images_choose_the_weights_that_the_test_images_then_measure(ma
         return reparametrize(*arguments, **options)
 
     monkeypatch.setattr(Inference, "classification_error", error)
-    monkeypatch.setattr(labels_alone, "reparametrize", noted)
+    monkeypatch.setattr(objective, "reparametrize", noted)
     options = {"learning_rate": 1e-2, "betas": (0.5, 0.999), "seed": 0, "console": Console(file=io.StringIO())}
     assert labels_alone.train(model, labelled, held_out, test, **options) == Alone(4, 0.2, 0.3)
     assert [count for count, _ in seen] == [5, 5, 5, 4]
