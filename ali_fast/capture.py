@@ -27,7 +27,7 @@ _COOPERATIVE = {
 }
 _ROUND_BY_ROUND = {"realize_reads_threshold": 16, "realize_acc_reads_threshold": 8, "realize_opcount_threshold": 30}
 OPTION_SETS: dict[str, dict[str, Any]] = {"default": {}, "reads": _READS, "cooperative": _READS | _COOPERATIVE}
-CUDA_OPTIONS = OPTION_SETS["reads"]  # whether another is better, and these limits, were not seen on a GPU
+CUDA_OPTIONS = OPTION_SETS["reads"]  # neither the choice nor the limits were measured on a GPU
 
 
 def missing_compiler() -> str | None:
@@ -96,6 +96,6 @@ class Graphed:
         self.graph.replay()
 
     def close(self) -> None:
-        """Let the graph go. While one with a collective in it is there, NCCL does not end, and nor does its process."""
+        """Let the graph go: NCCL, and so the process, cannot end while a captured collective is there."""
         torch.cuda.synchronize()
         self.graph.reset()

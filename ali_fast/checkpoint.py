@@ -40,6 +40,7 @@ def list_checkpoints(directory: Path) -> list[Path]:
 def save(directory: Path, step: int, state: Mapping[str, Any], *, keep: int) -> Path:
     """Write `state` as the checkpoint of `step`, point `latest.pt` at it, delete all but the newest `keep`.
 
+    state: what `read` gives back; tensors, numbers, strings and containers of them.
     Killed at any moment, this leaves the previous checkpoints whole and no half file under a checkpoint's
     name.
     Raises InputError when the disk is full: the previous checkpoints are still there.
@@ -80,7 +81,7 @@ def _path(directory: Path, step: int) -> Path:
 
 
 def _write(state: Mapping[str, Any], file: IO[bytes]) -> None:
-    """torch.save; what ends it is raised as it is. torch's writer then ends its zip, and fails on that instead."""
+    """torch.save. Where writing fails, torch's zip writer raises another error as it closes: raise the first."""
     try:
         torch.save(state, file)
     except RuntimeError as error:
@@ -115,8 +116,8 @@ def _prune(directory: Path, step: int, keep: int) -> None:
         stale.unlink(missing_ok=True)
 
 
-def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The state in the checkpoint at `path`, tensors on `device`.
+def read(path: Path) -> dict[str, Any]:
+    """The state in the checkpoint at `path`, tensors on the CPU.
 
     Raises DamagedCheckpointError, OSError if the file cannot be read, InputError for another format's.
     """
@@ -125,10 +126,11 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
             with zipfile.ZipFile(file) as archive:
                 broken = archive.testzip()
             file.seek(0)  # what was checked, whatever has the name by now
-            state = torch.load(file, map_location=device, weights_only=True) if broken is None else None
+            state = torch.load(file, map_location="cpu", weights_only=True) if broken is None else None
         except Exception as error:  # zipfile and torch raise many types on damaged bytes, none of them documented
-            unreadable = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)  # that: a wrong offset
-            if unreadable or isinstance(error, MemoryError) or "memory" in str(error):  # torch has types of its own
+            # EINVAL is of a seek to a damaged offset.
+            unreadable = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+            if unreadable or isinstance(error, MemoryError) or "memory" in str(error):  # torch raises types of its own
                 raise
             raise DamagedCheckpointError(f"{type(error).__name__}: {' '.join(str(error).split())[:120]}") from error
     if broken is not None:
@@ -144,9 +146,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     return state
 
 
-def read_newest(
-    directory: Path, *, warn: Callable[[str], None], device: torch.device | str = "cpu"
-) -> tuple[Path, dict[str, Any]] | None:
+def read_newest(directory: Path, *, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
     """The newest undamaged checkpoint and its path, or None where there is none at all.
 
     One `warn` line per damaged file passed over. Raises InputError when one cannot be read at all, and when there are
@@ -155,12 +155,12 @@ def read_newest(
     paths = list_checkpoints(directory)
     for path in paths:
         try:
-            state = read(path, device)
+            state = read(path)
         except DamagedCheckpointError as error:
             warn(f"{path} is damaged ({error}): trying the one before it")
         except OSError as error:  # it may be good: to go on from the one before would end in its deletion
             if path not in list_checkpoints(directory):  # a training in there has written a newer one since
-                return read_newest(directory, warn=warn, device=device)
+                return read_newest(directory, warn=warn)
             raise InputError(
                 f"{path} cannot be read ({error.strerror}): see to it, or move it away to resume from the one before it"
             ) from error

@@ -212,6 +212,7 @@ class Doctor:
 
 
 def at_least(least: int, **values: int) -> None:
+    """Raises InputError for the flag of a value below `least`."""
     for name, value in values.items():
         if value < least:
             raise InputError(f"--{name} {value}: must be at least {least}")

@@ -18,7 +18,7 @@ from csrc_triton.stored import stored
 FEW = 4
 """Channels, or maps, up to which this pays."""
 LARGE = 2**22
-"""Elements of the map from which sums of their own do, which in a small one are some more launches."""
+"""Elements of the map from which a sum for each output map pays; in a smaller one it is more launches."""
 
 
 def pays(h: Tensor, few: int) -> bool:

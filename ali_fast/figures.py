@@ -20,6 +20,7 @@ Images = npt.NDArray[np.uint8]
 TILE = 48  # pixels: smaller images are enlarged to at least this
 GAP = 2  # pixels between tiles
 GAP_SHADE = 128
+FRAMES_PER_SECOND = 15
 
 
 def grid(images: Images, columns: int) -> Images:
@@ -59,9 +60,9 @@ def write_png(sheet: Images, path: Path) -> None:
     _write(path, [_picture(sheet)], format="PNG", optimize=True)
 
 
-def write_webp(frames: list[Images], path: Path, frames_per_second: int = 15) -> None:
+def write_webp(frames: list[Images], path: Path) -> None:
     """Write sheets [height, width, C] as an animation without end, whole or not at all."""
-    duration = 1000 // frames_per_second
+    duration = 1000 // FRAMES_PER_SECOND
     _write(path, [_picture(f) for f in frames], format="WEBP", save_all=True, duration=duration, loop=0, quality=80)
 
 

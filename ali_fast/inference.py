@@ -3,8 +3,8 @@
 Inference uses the batch norms' running statistics and no dropout; a result does not depend on what else is in the
 batch. Images are uint8 [N, H, W, C] in the data set's own shape; codes are float32 [N, L]; all on the CPU.
 
-A conditional run is told y of every image: int64 [N], classes, or [N, K], attributes (0 or 1) or classes one-hot. It is
-asked for, and taken, by such a run alone.
+A conditional run is told y of every image: int64 [N], classes, or [N, K], attributes (0 or 1) or classes one-hot. It
+requires that, and no other run takes it.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ OPS = tuple(field.name for field in dataclasses.fields(Kernels))
 
 @cache
 def committed() -> dict[str, dict[str, str]]:
+    """What was measured: {device class: {op: backend}}."""
     return json.loads(resources.files("ali_fast").joinpath("kernel_choice.json").read_text())["choice"]
 
 

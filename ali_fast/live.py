@@ -10,8 +10,6 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from ali_fast.metrics import winner
-
 REDRAW_SECONDS = 0.25
 
 
@@ -22,9 +20,14 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def score_names(line: Mapping[str, Any]) -> tuple[str, str]:
+    """What D sees: pairs, or a GAN's images alone."""
+    return ("D(x,z_hat)", "D(x_tilde,z)") if "sigma" in line else ("D(x)", "D(x_tilde)")
+
+
 def describe_tick(line: Mapping[str, Any]) -> str:
     """A tick's numbers on one line: those that its objective has."""
-    data, sample = ("D(x,z_hat)", "D(x_tilde,z)") if "sigma" in line else ("D(x)", "D(x_tilde)")
+    data, sample = score_names(line)
     forms = {
         "loss_d": "L_d {:.3f}",
         "loss_g": "L_g {:.3f}",
@@ -98,12 +101,12 @@ class LiveLine:
             self.say(f"{self._position()}  {self._tick}")
         else:
             self._live.update(self._render(), refresh=True)
-        if "score_data" not in line:
-            return
-        if (player := winner(line["score_data"], line["score_sample"])) not in (None, self._winner):
+        player = line.get("winner")
+        if player not in (None, self._winner):
+            data, sample = score_names(line)
             self.say(
                 f"warning: the {player} has won at step {line['step']}: little is learned from here on "
-                f"(mean D(x, z_hat) {line['score_data']:.3f}, mean D(x_tilde, z) {line['score_sample']:.3f})"
+                f"(mean {data} {line['score_data']:.3f}, mean {sample} {line['score_sample']:.3f})"
             )
         self._winner = player
 

@@ -21,7 +21,7 @@ EPS = 1e-8
 
 
 class Adam:
-    """Of E and G and of D (paper: lr 1e-4, betas 0.5 and 0.999), stepped from gradients at one point.
+    """One Adam for E, G and D (paper: lr 1e-4, betas 0.5 and 0.999): all step from gradients taken at the same point.
 
     `working` is the model the gradients were taken in; where it is a low-precision copy, its weights are renewed
     from the float32 masters in the step. With `loss_scale`, gradients come multiplied by `self.scale`: a step with a

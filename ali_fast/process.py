@@ -1,4 +1,4 @@
-"""What every step of a process gains from, set once."""
+"""Settings of the whole process that make steps faster: cuDNN's timing of algorithms, glibc's malloc."""
 
 from __future__ import annotations
 

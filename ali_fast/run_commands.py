@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tyro.conf import Positional, arg
 
 from ali_fast import presets
 from ali_fast.commands import at_least, write_json
 from ali_fast.errors import InputError
+
+if TYPE_CHECKING:
+    from ali_fast.data.loader import HostBatch
+    from ali_fast.figures import Images
+    from ali_fast.inference import Given, Inference
 
 Output = Annotated[Path | None, arg(aliases=["-o"])]
 
@@ -198,14 +203,15 @@ class Export:
         print(f"exported to {export(self.directory)}")
 
 
-def draw(sheet: Any, path: Path) -> None:
+def draw(sheet: Images, path: Path) -> None:
+    """Write uint8 [H, W, C] as a PNG, and say where."""
     from ali_fast.figures import write_png
 
     write_png(sheet, path)
     print(f"drawn: {path}")
 
 
-def told(ali: Any, text: str | None, count: int) -> Any:
+def told(ali: Inference, text: str | None, count: int) -> Given | None:
     """y uint8 [count, K] of images that all have what `text` names; None where nothing is said."""
     if text is None:
         return None
@@ -214,7 +220,7 @@ def told(ali: Any, text: str | None, count: int) -> Any:
     return ali.condition.rows([ali.condition.parse(text)] * count)
 
 
-def asked(ali: Any, run: Path, count: int, data_dir: Path | None = None) -> Any:
+def asked(ali: Inference, run: Path, count: int, data_dir: Path | None = None) -> Given | None:
     """y of `count` images to be drawn by a conditional run: all classes in turn, or validation images' attributes."""
     if ali.condition is None:
         return None
@@ -225,8 +231,8 @@ def asked(ali: Any, run: Path, count: int, data_dir: Path | None = None) -> Any:
 
 
 def originals_for(
-    ali: Any, run: Path, images: tuple[Path, ...], most: int, text: str | None, data_dir: Path | None = None
-) -> tuple[Any, Any]:
+    ali: Inference, run: Path, images: tuple[Path, ...], most: int, text: str | None, data_dir: Path | None = None
+) -> tuple[Images, Given | None]:
     """uint8 [at most `most`, H, W, C], the files given, else the run's first validation images; and, for a conditional
     run, their y: what `text` says, else the validation images' own."""
     from ali_fast.data.device import y_of
@@ -240,7 +246,7 @@ def originals_for(
     return samples.images.numpy(), own if text is None else told(ali, text, len(samples.images))
 
 
-def validation(ali: Any, run: Path, most: int, data_dir: Path | None = None) -> Any:
+def validation(ali: Inference, run: Path, most: int, data_dir: Path | None = None) -> HostBatch:
     """The first images, at most `most`, that the run is validated on, and what is known of them.
 
     data_dir: where they are, if not where the run found them.

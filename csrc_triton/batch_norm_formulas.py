@@ -13,7 +13,7 @@ from torch import Tensor
 from csrc_triton import launch, philox
 
 LARGE = 2**20
-"""Elements from which Inductor's GPU code takes sums for Welford's updates: less work, in smaller maps more kernels."""
+"""Elements of a map from which plain sums do less than Welford's updates in Inductor's GPU code; below, more kernels."""
 
 
 def reference(

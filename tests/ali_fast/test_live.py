@@ -17,7 +17,7 @@ LINE = {
     "reconstruction_error": 0.0312,
     "data_wait_share": 0.02,
 }
-WON = {"score_data": 0.999, "score_sample": 0.001}
+WON = {"score_data": 0.999, "score_sample": 0.001, "winner": "discriminator"}
 
 
 def test_clock():
@@ -72,6 +72,7 @@ def test_an_objective_says_what_it_has():
     base = {name: LINE[name] for name in ("step", "images_per_second", "data_wait_share")}
     gan = base | {name: LINE[name] for name in ("loss_d", "loss_g", "score_data", "score_sample")}
     assert "L_g 1.500  D(x) 0.61  D(x_tilde) 0.39  data wait" in lines(gan)
+    assert "(mean D(x) 0.999, mean D(x_tilde) 0.001)" in lines(gan | WON)
     vae = base | {"loss": -100.5, "reconstruction": -123.0, "kl": 22.5, "sigma": 0.4, "reconstruction_error": 0.0312}
     assert "loss -100.500  -log p(x|z) -123.00  KL 22.50  sigma 0.400  rec 0.0312  data wait" in lines(vae)
 
