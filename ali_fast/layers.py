@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ali_fast import few_channels, patches
+from ali_fast import few_channels, im2col
 from ali_fast.arch import Layout, Table, layout
 from ali_fast.kernels import Kernels
 from csrc_triton.batch_norm import batch_norm
@@ -93,14 +93,14 @@ class Convolution(nn.Module):
 
     def convolution(self, h: Tensor, weight: Tensor) -> Tensor:
         _, channels, k, _ = weight.shape
-        if self.bias is None and patches.pay(h.device, channels, k, self.stride, h.shape[2]):
-            return patches.convolution(h, weight, self.stride)
+        if self.bias is None and im2col.pays(h.device, channels, k, self.stride, h.shape[2]):
+            return im2col.convolution(h, weight, self.stride)
         return F.conv2d(h, weight, self.bias, self.stride)
 
     def transposed(self, h: Tensor, weight: Tensor) -> Tensor:
         _, maps, k, _ = weight.shape
-        if self.bias is None and patches.pay(h.device, maps, k, self.stride, (h.shape[2] - 1) * self.stride + k):
-            return patches.transposed(h, weight, self.stride)
+        if self.bias is None and im2col.pays(h.device, maps, k, self.stride, (h.shape[2] - 1) * self.stride + k):
+            return im2col.transposed(h, weight, self.stride)
         return F.conv_transpose2d(h, weight, self.bias, self.stride)
 
 

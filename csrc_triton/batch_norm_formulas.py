@@ -13,7 +13,7 @@ from torch import Tensor
 from csrc_triton import launch, philox
 
 LARGE = 2**20
-"""Elements of a map from which plain sums do less than Welford's updates in Inductor's GPU code; below, more kernels."""
+"""Elements of a map from which plain sums do less than Welford's updates in Inductor's GPU code; else more kernels."""
 
 
 def reference(

@@ -39,7 +39,7 @@ START_SECONDS = 130  # of the step part: a row begun by then may still compile, 
 LEAST_SECONDS = 10.0  # with less left no further part is begun
 GPU_TESTS = (  # in this order: quick ones that await a GPU, then what passed on one
     "tests/ali_fast/test_weight_gradients.py",
-    "tests/ali_fast/test_patches.py",
+    "tests/ali_fast/test_im2col.py",
     "tests/ali_fast/test_few_channels.py",
     "tests/ali_fast/data/test_device.py",
     "tests/ali_fast/test_capture.py",

@@ -1,4 +1,4 @@
-"""Convolutions as matrix products of patches, [N Ho Wo, k k C], where that is faster than the libraries' own.
+"""Convolutions as matrix products of patches (im2col), [N Ho Wo, k k C], where that beats the libraries' own.
 
 On a GPU: of the few channels of an image, which libraries pad, or fall back to slow kernels for. On an H100 cifar10's
 two convolutions of images, forward and backward, took a sixth of the step by cuDNN. Each row of a patch is padded to
@@ -26,7 +26,7 @@ LITTLE_LARGER = 3.0
 """Patches' elements to the map's, up to which they pay on a CPU: 4x4 kernels at stride 2 on 10x10 pixels have 2.6."""
 
 
-def pay(device: torch.device, channels: int, kernel: int, stride: int, size: int) -> bool:
+def pays(device: torch.device, channels: int, kernel: int, stride: int, size: int) -> bool:
     """Whether to use this for maps [N, channels, size, size], the larger side of a convolution or a transposed one."""
     if device.type == "cuda":
         return channels <= FEW
@@ -37,7 +37,7 @@ def pay(device: torch.device, channels: int, kernel: int, stride: int, size: int
 
 def convolution(h: Tensor, weight: Tensor, stride: int) -> Tensor:
     """F.conv2d(h, weight, stride=stride) for h [N, C, H, W] and a square weight [maps, C, k, k]; channels last."""
-    return F.linear(_Gather.apply(h, weight.shape[2], stride), _matrix(weight)).permute(0, 3, 1, 2)
+    return F.linear(_Im2col.apply(h, weight.shape[2], stride), _matrix(weight)).permute(0, 3, 1, 2)
 
 
 def transposed(h: Tensor, weight: Tensor, stride: int) -> Tensor:
@@ -45,29 +45,29 @@ def transposed(h: Tensor, weight: Tensor, stride: int) -> Tensor:
     patches = h.permute(0, 2, 3, 1) @ _matrix(weight)
     k, height, width = weight.shape[2], *h.shape[2:]
     shape = (len(h), weight.shape[1], (height - 1) * stride + k, (width - 1) * stride + k)
-    return _AddUp.apply(patches, shape, k, stride)
+    return _Col2im.apply(patches, shape, k, stride)
 
 
-class _Gather(torch.autograd.Function):
+class _Im2col(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, h: Tensor, k: int, stride: int) -> Tensor:
         ctx.shape, ctx.k, ctx.stride = h.shape, k, stride
-        return _patches(h, k, stride)
+        return _im2col(h, k, stride)
 
     @staticmethod
     def backward(ctx: Any, d_patches: Tensor) -> tuple[Tensor, None, None]:
-        return _images(d_patches, ctx.shape, ctx.k, ctx.stride), None, None
+        return _col2im(d_patches, ctx.shape, ctx.k, ctx.stride), None, None
 
 
-class _AddUp(torch.autograd.Function):
+class _Col2im(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, patches: Tensor, shape: tuple[int, int, int, int], k: int, stride: int) -> Tensor:
         ctx.k, ctx.stride = k, stride
-        return _images(patches, shape, k, stride)
+        return _col2im(patches, shape, k, stride)
 
     @staticmethod
     def backward(ctx: Any, d_images: Tensor) -> tuple[Tensor, None, None, None]:
-        return _patches(d_images, ctx.k, ctx.stride), None, None, None
+        return _im2col(d_images, ctx.k, ctx.stride), None, None, None
 
 
 def _pad(matrix: Tensor) -> Tensor:
@@ -81,14 +81,14 @@ def _matrix(weight: Tensor) -> Tensor:
     return _pad(weight.permute(0, 2, 3, 1).flatten(2)).flatten(1)
 
 
-def _patches(h: Tensor, k: int, stride: int) -> Tensor:
+def _im2col(h: Tensor, k: int, stride: int) -> Tensor:
     """[N, Ho, Wo, k * padded k C]: each row of a patch is contiguous in h's memory."""
     windows = h.permute(0, 2, 3, 1).unfold(1, k, stride).unfold(2, k, stride)
     return _pad(windows.permute(0, 1, 2, 4, 5, 3).flatten(4)).flatten(3)
 
 
-def _images(patches: Tensor, shape: tuple[int, ...], k: int, stride: int) -> Tensor:
-    """The adjoint of `_patches`: every pixel adds up what its patches have of it, in one order, without atomics.
+def _col2im(patches: Tensor, shape: tuple[int, ...], k: int, stride: int) -> Tensor:
+    """The adjoint of `_im2col`: every pixel adds up what its patches have of it, in one order, without atomics.
 
     Row i of patch p is the image's row p stride + i = (p + i // stride) stride + i % stride. So a patch is some blocks
     of stride x stride pixels, and the image the sum of as many maps of blocks, each shifted by whole blocks.

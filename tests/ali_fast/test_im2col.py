@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from in_float64 import BOUNDS, DEVICES, draw_map, error, hold
 
-from ali_fast import capture, patches
+from ali_fast import capture, im2col
 from ali_fast.arch import Row, layout
 from ali_fast.layers import Convolution
 
@@ -21,7 +21,7 @@ def test_convolution(channels, k, stride, height, width, device, dtype, bound):
     inputs = [
         draw_map(*shape, dtype=dtype, device=device) for shape in ((2, channels, height, width), (6, channels, k, k))
     ]
-    hold(lambda h, w: patches.convolution(h, w, stride), lambda h, w: F.conv2d(h, w, stride=stride), inputs, bound)
+    hold(lambda h, w: im2col.convolution(h, w, stride), lambda h, w: F.conv2d(h, w, stride=stride), inputs, bound)
 
 
 @pytest.mark.parametrize(("dtype", "bound"), BOUNDS)
@@ -31,7 +31,7 @@ def test_transposed(maps, k, stride, height, width, device, dtype, bound):
     size = [(side - k) // stride + 1 for side in (height, width)]
     inputs = [draw_map(*shape, dtype=dtype, device=device) for shape in ((2, 6, *size), (6, maps, k, k))]
     hold(
-        lambda h, w: patches.transposed(h, w, stride),
+        lambda h, w: im2col.transposed(h, w, stride),
         lambda h, w: F.conv_transpose2d(h, w, stride=stride),
         inputs,
         bound,
@@ -41,10 +41,10 @@ def test_transposed(maps, k, stride, height, width, device, dtype, bound):
 def test_each_gradient_can_be_had_alone():
     h, weight = draw_map(2, 3, 8, 8), draw_map(6, 3, 3, 3)
     for wanted in (h, weight):
-        (ours,) = torch.autograd.grad(patches.convolution(h, weight, 1).sum(), [wanted])
+        (ours,) = torch.autograd.grad(im2col.convolution(h, weight, 1).sum(), [wanted])
         (exact,) = torch.autograd.grad(F.conv2d(h, weight).sum(), [wanted])
         assert error(ours, exact) < 1e-14
-    constant = patches.convolution(h.detach(), weight, 1).sum()
+    constant = im2col.convolution(h.detach(), weight, 1).sum()
     assert error(*(torch.autograd.grad(y, [weight])[0] for y in (constant, F.conv2d(h, weight).sum()))) < 1e-14
 
 
@@ -64,9 +64,9 @@ def test_each_gradient_can_be_had_alone():
 )
 def test_where_they_pay(device, channels, kernel, stride, size, pays, monkeypatch):
     case = torch.device(device), channels, kernel, stride, size
-    assert patches.pay(*case) is (pays and device == "cuda")
+    assert im2col.pays(*case) is (pays and device == "cuda")
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert patches.pay(*case) is pays
+    assert im2col.pays(*case) is pays
 
 
 @pytest.mark.parametrize("operation", ["conv", "transposed"])
@@ -82,7 +82,7 @@ def test_a_compiled_step_takes_them_on_a_cpu(operation):
     dy = draw_map(*y.shape).detach()
 
     def step():
-        pays = torch.tensor(patches.pay(dy.device, 64, 2, 2, 6))
+        pays = torch.tensor(im2col.pays(dy.device, 64, 2, 2, 6))
         ours = product(inputs[0])
         return pays, ours.detach(), *torch.autograd.grad(ours, inputs, dy)
 
