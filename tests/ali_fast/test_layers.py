@@ -1,5 +1,8 @@
 """A row's product, however it is computed, against torch's own convolutions."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -35,7 +38,7 @@ def test_product(operation, kernel, stride, size, route, activation, maps):
     h = h.to(memory_format=torch.channels_last).requires_grad_()
     if route == "from_one_pixel" and activation == "linear":
         route = "transposed"  # which adds the bias
-    assert product.product == getattr(product, route)
+    assert product.product is getattr(Convolution, route)
     inputs = [h, *product.parameters()]
     function = F.conv2d if operation == "conv" else F.conv_transpose2d
     ours, theirs = product(h), function(h, product.weight, product.bias, stride)
@@ -100,3 +103,15 @@ def test_only_a_cpu_takes_halves(monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     assert takes_halves(torch.device("cpu"))
     assert not takes_halves(torch.device("cuda"))
+
+
+def test_a_model_that_is_let_go_is_gone_at_once(make_small):
+    """Not when the collector comes by: on a GPU its memory is wanted."""
+    model = make_small("maxout", torch.float32)
+    gone = weakref.ref(model.encoder.products[0].weight)
+    gc.disable()
+    try:
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()
