@@ -3,7 +3,8 @@
 A download goes to NAME.part and takes its name only when its size and sha256 are the published ones. Interrupted, it
 goes on where it stopped. Connecting, headers and name lookup get CONNECT_S seconds together, the data must flow at
 LEAST_RATE bytes a second on average over STALL_S seconds, and a failure that may pass is tried ATTEMPTS times, each
-CHUNK nearer to the end ATTEMPTS times anew. Silence before the first byte is no network, and is not tried again.
+CHUNK nearer to the end ATTEMPTS times anew. No answer or no route before the first byte is no network, and is not tried
+again.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class _PassingError(Exception):
     """A failure that may pass: worth another attempt from where it stopped."""
 
 
-class _SilenceError(_PassingError):
-    """No answer in time: may pass where there have been answers before."""
+class _UnreachableError(_PassingError):
+    """No answer or no route: may pass where there have been answers before."""
 
 
 def obtain(file: Published, source: Path | None, downloads: Path) -> Path:
@@ -143,7 +144,7 @@ def _complete(file: Published, out: BinaryIO) -> None:
                 out.flush()
                 return
             except _PassingError as failure:
-                if isinstance(failure, _SilenceError) and out.tell() == already:
+                if isinstance(failure, _UnreachableError) and out.tell() == already:
                     raise _no_way(file, str(failure)) from None
                 attempt += 1
                 if out.tell() >= furthest + CHUNK:
@@ -200,13 +201,13 @@ def _connect(file: Published, start: int) -> http.client.HTTPResponse:
     try:
         answer = answers.get(timeout=CONNECT_S)
     except queue.Empty:
-        raise _SilenceError(f"no answer within {CONNECT_S:.0f} s") from None
+        raise _UnreachableError(f"no answer within {CONNECT_S:.0f} s") from None
     if isinstance(answer, urllib.error.HTTPError):
         if answer.code >= 500 or answer.code == 429:
             raise _PassingError(f"the server says {answer.code} {answer.reason}")
         raise _no_way(file, f"the server says {answer.code} {answer.reason}")
-    if isinstance(answer, urllib.error.URLError):  # no name server, no route, refused: trying again changes nothing
-        raise _no_way(file, f"no connection: {getattr(answer.reason, 'strerror', None) or answer.reason}")
+    if isinstance(answer, urllib.error.URLError):  # no name server, no route, refused
+        raise _UnreachableError(f"no connection: {getattr(answer.reason, 'strerror', None) or answer.reason}")
     if isinstance(answer, Exception):
         raise _PassingError(str(answer) or type(answer).__name__)
     given = answer.headers.get("Content-Range", "")

@@ -229,6 +229,52 @@ def test_silence_after_answers_may_pass(server, silent, tmp_path, monkeypatch, w
     assert calls == [0, 1000, 1000]
 
 
+@pytest.fixture
+def lookups(server, monkeypatch):
+    """(which name lookups fail, counted from 1; the lookups asked for)."""
+    lookup, fails, asked = socket.getaddrinfo, set(), []
+
+    def sometimes(*arguments, **keywords):
+        asked.append(arguments)
+        if len(asked) in fails:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return lookup(*arguments, **keywords)
+
+    monkeypatch.setattr(socket, "getaddrinfo", sometimes)
+    return fails, asked
+
+
+def test_a_failed_name_lookup_after_answers_may_pass(server, lookups, tmp_path):
+    fails, asked = lookups
+    fails |= {2, 4}
+    server.cuts = [1000, 2000]
+    assert fetch(server.published(), tmp_path).read_bytes() == DATA
+    assert server.asked == [None, "bytes=1000-", "bytes=3000-"]
+    assert len(asked) == 5
+
+
+def test_name_lookups_that_go_on_failing_keep_what_came(server, lookups, tmp_path):
+    fails, asked = lookups
+    fails |= set(range(2, 100))
+    server.cuts = [1000]
+    says = r"no connection: Temporary failure in name resolution \(5 attempts\); get set\.bin another way"
+    with pytest.raises(InputError, match=says):
+        fetch(server.published(), tmp_path)
+    assert len(asked) == download.ATTEMPTS
+    assert (tmp_path / "set.bin.part").read_bytes() == DATA[:1000]
+
+
+@pytest.mark.parametrize("there", [0, 1000])
+def test_a_failed_name_lookup_at_first_is_not_tried_again(server, lookups, tmp_path, there):
+    fails, asked = lookups
+    fails.add(1)
+    (tmp_path / "set.bin.part").write_bytes(DATA[:there])
+    with pytest.raises(InputError, match=r"no connection: Temporary failure in name resolution; get set\.bin another"):
+        fetch(server.published(), tmp_path)
+    assert len(asked) == 1
+    assert (tmp_path / "set.bin.part").read_bytes() == DATA[:there]
+
+
 def test_a_server_that_drips(server, tmp_path, monkeypatch, within):
     monkeypatch.setattr(download, "STALL_S", 0.3)
     monkeypatch.setattr(download, "ATTEMPTS", 2)
