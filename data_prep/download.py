@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from ali_fast.errors import InputError
+from data_prep.printable import printable
 
 CONNECT_S, STALL_S, LEAST_RATE, ATTEMPTS = 10.0, 30.0, 1024, 5
 PAUSE_S = 1.0  # before the second attempt; doubled before each further one
@@ -218,6 +219,6 @@ def _connect(file: Published, start: int) -> http.client.HTTPResponse:
 
 
 def _no_way(file: Published, reason: str) -> InputError:
-    return InputError(
-        f"cannot download {file.url}: {reason}; get {file.name} another way and give its path with --source"
-    )
+    said = printable(reason)  # it may be the server's own words
+    way = f"get {file.name} another way and give its path with --source"
+    return InputError(f"cannot download {file.url}: {said}; {way}")

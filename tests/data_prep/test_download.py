@@ -29,7 +29,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.data = DATA
         self.ranges = True  # whether it knows them
         self.cuts: list[int] = []  # after how many bytes to hang up, one for each request
-        self.status = 200
+        self.status, self.phrase = 200, None
         self.drip = 0.0  # seconds between single bytes
         self.asked: list[str | None] = []
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -49,7 +49,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         wanted = self.headers.get("Range")
         self.server.asked.append(wanted)
         if self.server.status != 200:
-            self.send_error(self.server.status)
+            self.send_response(self.server.status, self.server.phrase)
+            self.end_headers()
             return
         data, start = self.server.data, 0
         if wanted and self.server.ranges:
@@ -177,6 +178,32 @@ def test_a_server_that_says_no(server, tmp_path, status, attempts):
     with pytest.raises(InputError, match=f"the server says {status}.*--source"):
         fetch(server.published(), tmp_path)
     assert len(server.asked) == attempts
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_what_a_server_says_is_one_line_of_text(server, tmp_path, status):
+    server.status, server.phrase = status, "\x1b[2J\x07\x9b Nicht da \xe4"
+    with pytest.raises(InputError, match=rf"the server says {status} \?\[2J\?\? Nicht da \xe4[ ;]") as error:
+        fetch(server.published(), tmp_path)
+    assert str(error.value).isprintable()
+
+
+def test_what_is_no_answer_at_all_is_said_as_text(direct, tmp_path, monkeypatch, within):
+    """A login page's or a game server's bytes, say, in place of a status line."""
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer():
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"\x1b[2J\x00 hello\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        file = Published("set.bin", 10, DIGEST, f"http://127.0.0.1:{listening.getsockname()[1]}/set.bin")
+        with within(20), pytest.raises(InputError, match=r"\?\[2J\? hello") as error:
+            fetch(file, tmp_path)
+    assert str(error.value).isprintable()
 
 
 def test_a_server_that_always_hangs_up(server, tmp_path):
