@@ -91,7 +91,10 @@ def sha256(path: Path) -> str:
 
 
 def fetch(file: Published, folder: Path) -> Path:
-    """Download into `folder`, or take what an earlier call left there. Raises InputError with the way out."""
+    """Download into `folder`, or take what an earlier call left there. Raises InputError with the way out.
+
+    Another file of that name, the user's own maybe, stays there until the right one takes its place.
+    """
     target, part = folder / file.name, folder / (file.name + ".part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +104,6 @@ def fetch(file: Published, folder: Path) -> Path:
                 return target
             except InputError as error:
                 print(f"{error}; downloading it again", flush=True)
-                target.unlink()
         with part.open("ab") as out:
             try:
                 fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)

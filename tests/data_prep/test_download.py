@@ -154,6 +154,18 @@ def test_a_damaged_file_of_an_earlier_call_is_loaded_anew(server, tmp_path, caps
     assert "damaged" in capsys.readouterr().out
 
 
+def test_a_wrong_file_stays_until_a_better_one_is_there(server, tmp_path):
+    """It may be the user's own, put there by hand."""
+    (tmp_path / "set.bin").write_bytes(b"another release")
+    server.status = 404
+    with pytest.raises(InputError, match="the server says 404"):
+        fetch(server.published(), tmp_path)
+    assert (tmp_path / "set.bin").read_bytes() == b"another release"
+    server.status = 200
+    assert fetch(server.published(), tmp_path).read_bytes() == DATA
+    assert [p.name for p in tmp_path.iterdir()] == ["set.bin"]
+
+
 def test_a_wrong_digest_is_refused_and_nothing_is_left_that_looks_whole(server, tmp_path):
     (tmp_path / "set.bin.part").write_bytes(DATA[:10])  # which might be what was wrong
     with pytest.raises(
