@@ -87,7 +87,7 @@ def test_check_finds_one_wrong_pixel_and_makes_nothing(tmp_path):
 
 
 def test_check_is_of_what_was_asked_for(tmp_path):
-    made = prepare("folder", source=bitmaps(tmp_path / "a", 0), data_dir=tmp_path, size=8, batch_size=4, seed=3)
+    made = prepare("folder", source=bitmaps(tmp_path / "a", 0), data_dir=tmp_path, size=8, seed=3)
     assert prepare("folder", source=tmp_path / "a", data_dir=tmp_path, check=True) == made
     anew = "make all anew with: ali-fast prepare folder --force --source FOLDER --preset PRESET --seed"
     with pytest.raises(InputError, match=f"with seed 3, not 4; {anew} 4"):
@@ -145,7 +145,7 @@ def test_a_folder_is_what_was_prepared_or_it_is_said(tmp_path):
             Image.new("RGB", (9, 9), (number, 0, 0)).save(tmp_path / name / f"{number}.png")
         return tmp_path / name
 
-    options = {"size": 8, "batch_size": 4}
+    options = {"size": 8}
     made = prepare("folder", source=images("a", 12), data_dir=tmp_path, **options)
     assert prepare("folder", source=tmp_path / "a", data_dir=tmp_path) == made
     assert prepare("folder", data_dir=tmp_path) == made
@@ -164,17 +164,17 @@ def bitmaps(path, red):
 
 
 def test_other_pixels_under_the_same_names_and_sizes_are_said(tmp_path):
-    made = prepare("folder", source=bitmaps(tmp_path / "a", 1), data_dir=tmp_path, size=8, batch_size=4)
+    made = prepare("folder", source=bitmaps(tmp_path / "a", 1), data_dir=tmp_path, size=8)
     assert prepare("folder", source=bitmaps(tmp_path / "same", 1), data_dir=tmp_path) == made
     with pytest.raises(InputError, match=r"from other files than these; make all anew with: .*--force"):
         prepare("folder", source=bitmaps(tmp_path / "b", 2), data_dir=tmp_path)
     manifest_path(beton_path(tmp_path, "folder", "test")).unlink()  # no split is made beside those of other images
     with pytest.raises(InputError, match="from other files than these"):
-        prepare("folder", source=tmp_path / "b", data_dir=tmp_path, size=8, batch_size=4)
+        prepare("folder", source=tmp_path / "b", data_dir=tmp_path, size=8)
 
 
 def test_a_set_from_before_contents_were_noted_is_read_but_not_taken_for_the_same(tmp_path):
-    options = {"size": 8, "batch_size": 4}
+    options = {"size": 8}
     before = []
     for manifest in prepare("folder", source=bitmaps(tmp_path / "a", 1), data_dir=tmp_path, **options):
         listing = {"listing": manifest.source_sha256["listing"]}
