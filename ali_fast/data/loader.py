@@ -61,7 +61,7 @@ class BetonLoader:
         try:
             for arrays in stream:
                 self.beton.check_unchanged()
-                yield _batch(dict(zip(self.manifest.fields, arrays, strict=True)))
+                yield _batch({field.name: a for field, a in zip(self.manifest.fields, arrays, strict=True)})
         except ffcv_stream.ShortReadError:
             self.beton.check_unchanged()
             raise damaged(self.beton.path, "could not be read to its end") from None
@@ -75,8 +75,8 @@ class BetonLoader:
     def read(self, start: int, stop: int) -> Samples:
         """Samples [start, stop) in file order, in memory of their own."""
         arrays = {}
-        for name, kind in self.manifest.fields.items():
-            if kind.startswith("uint8"):
+        for name, kind, _ in self.manifest.fields:
+            if kind == "array":
                 arrays[name] = torch.from_numpy(self.beton.arrays(name, start, stop))
             else:
                 arrays[name] = torch.from_numpy(np.ascontiguousarray(self.beton.metadata[name][start:stop]))[:, None]

@@ -17,8 +17,7 @@ CHUNK = 1 << 14  # samples read at once while filling
 
 def resident_bytes(manifest: Manifest) -> int:
     """What a split takes on the device."""
-    sample = 16 if manifest.shape == (2,) else torch.Size(manifest.shape).numel()
-    return manifest.count * (sample + 8 * bool(manifest.classes) + len(manifest.attributes))
+    return manifest.count * sum(field.size for field in manifest.fields)
 
 
 class ResidentSet:
