@@ -6,15 +6,12 @@ K. Rasul, R. Vollgraf (2017), https://github.com/zalandoresearch/fashion-mnist.
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from ali_fast.errors import InputError
 from data_prep.download import Published, fetch
 from data_prep.idx import read_idx
-from data_prep.split import Sample, Split
+from data_prep.split import Split, in_memory
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
@@ -78,16 +75,11 @@ def open_source(source: Path | None, downloads: Path) -> dict[str, Split]:
         if digest != CONTENT_SHA256[part]:
             raise InputError(f"{path}: it has Fashion-MNIST's form, but not its content (sha256 {digest})")
         digests[file.name.removesuffix(".gz")] = digest
-    return {
-        name: Split(
-            high - low,
-            (28, 28, 1),
-            partial(_read, arrays[f"{part} images"], arrays[f"{part} labels"], low),
-            CLASSES,
-            source_sha256=digests,
-        )
-        for name, (part, low, high) in BOUNDS.items()
-    }
+    splits = {}
+    for name, (part, low, high) in BOUNDS.items():
+        images, labels = arrays[f"{part} images"], arrays[f"{part} labels"]
+        splits[name] = in_memory(images[low:high, ..., None], labels[low:high], CLASSES, digests)
+    return splits
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -95,7 +87,3 @@ def _find(folder: Path, name: str) -> Path:
         if path.is_file():
             return path
     raise InputError(f"--source {folder}: there is no {name} in it, nor {name.removesuffix('.gz')}")
-
-
-def _read(images: np.ndarray, labels: np.ndarray, low: int, index: int) -> Sample:
-    return Sample(images[low + index][..., None], int(labels[low + index]))
