@@ -38,12 +38,16 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Published:
-    """A file as its publisher offers it: name, size in bytes, sha256, and its address if it has a public one."""
+    """A file as its publisher offers it: name, size in bytes, sha256, and its public address up to the name, if any."""
 
     name: str
     size: int
     sha256: str
-    url: str = ""
+    base: str = ""
+
+    @property
+    def url(self) -> str:
+        return self.base + self.name
 
 
 class _PassingError(Exception):

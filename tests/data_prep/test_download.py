@@ -36,7 +36,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def published(self, **changes: object) -> Published:
         fields = {"name": "set.bin", "size": len(DATA), "sha256": DIGEST} | changes
-        return Published(url=f"http://127.0.0.1:{self.server_port}/set.bin", **fields)
+        return Published(base=f"http://127.0.0.1:{self.server_port}/", **fields)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -83,7 +83,7 @@ def direct(monkeypatch):
 def silent():
     """A file on a server that takes connections and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield Published("set.bin", len(DATA), DIGEST, f"http://127.0.0.1:{listening.getsockname()[1]}/set.bin")
+        yield Published("set.bin", len(DATA), DIGEST, f"http://127.0.0.1:{listening.getsockname()[1]}/")
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_what_is_no_answer_at_all_is_said_as_text(direct, tmp_path, monkeypatch,
                 connection.sendall(b"\x1b[2J\x00 hello\n")
 
         threading.Thread(target=answer, daemon=True).start()
-        file = Published("set.bin", 10, DIGEST, f"http://127.0.0.1:{listening.getsockname()[1]}/set.bin")
+        file = Published("set.bin", 10, DIGEST, f"http://127.0.0.1:{listening.getsockname()[1]}/")
         with within(20), pytest.raises(InputError, match=r"\?\[2J\? hello") as error:
             fetch(file, tmp_path)
     assert str(error.value).isprintable()
@@ -232,7 +232,7 @@ def test_a_connection_that_brings_something_is_no_failed_attempt(server, tmp_pat
 
 
 def test_no_network(direct, tmp_path, within):
-    file = Published("set.bin", 10, DIGEST, "http://no-such-host.invalid/set.bin")
+    file = Published("set.bin", 10, DIGEST, "http://no-such-host.invalid/")
     with (
         within(60),
         pytest.raises(InputError, match=r"cannot download http://no-such-host.invalid/set.bin: .*--source"),
@@ -240,7 +240,7 @@ def test_no_network(direct, tmp_path, within):
         fetch(file, tmp_path)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        file = Published("set.bin", 10, DIGEST, f"http://127.0.0.1:{closed.getsockname()[1]}/set.bin")
+        file = Published("set.bin", 10, DIGEST, f"http://127.0.0.1:{closed.getsockname()[1]}/")
         with within(10), pytest.raises(InputError, match=r"refused.*--source"):
             fetch(file, tmp_path)
 
