@@ -2,15 +2,14 @@
 
 A download goes to NAME.part and takes its name only when its size and sha256 are the published ones. Interrupted, it
 goes on where it stopped. Connecting, headers and name lookup get CONNECT_S seconds together, the data must flow at
-LEAST_RATE bytes a second on average over STALL_S seconds, and a failure that may pass is tried ATTEMPTS times, each
-CHUNK nearer to the end ATTEMPTS times anew. No answer or no route before the first byte is no network, and is not tried
-again.
+LEAST_RATE bytes a second on average over STALL_S seconds, and a failure that may pass is tried ATTEMPTS times; the
+count of attempts starts again after every CHUNK of progress. No answer or no route before the first byte is no
+network, and is not tried again.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import http.client
 import os
 import queue
@@ -28,6 +27,7 @@ from typing import BinaryIO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from ali_fast.data.beton import digest
 from ali_fast.errors import InputError
 from data_prep.printable import printable
 
@@ -84,14 +84,8 @@ def verify(file: Published, path: Path) -> None:
     size = path.stat().st_size
     if size != file.size:
         raise InputError(f"{path}: {size} bytes, the published {file.name} has {file.size}: another file, or cut short")
-    digest = sha256(path)
-    if digest != file.sha256:
-        raise InputError(f"{path}: damaged: sha256 {digest}, the published {file.name} has {file.sha256}")
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if (found := digest(path)) != file.sha256:
+        raise InputError(f"{path}: damaged: sha256 {found}, the published {file.name} has {file.sha256}")
 
 
 def fetch(file: Published, folder: Path) -> Path:

@@ -60,7 +60,14 @@ def open_source(
     splits = {}
     for split, (low, high) in bounds.items():
         read = _Reader(images, labels, order[low:high], size, channels)
-        splits[split] = Split(high - low, (size, size, channels), read, classes, (), digests, read.name)
+        splits[split] = Split(
+            count=high - low,
+            image_shape=(size, size, channels),
+            read=read,
+            classes=classes,
+            source_sha256=digests,
+            name=read.name,
+        )
     return splits
 
 

@@ -69,7 +69,14 @@ def open_source(source: Path | None, downloads: Path) -> dict[str, Split]:
         if len(images.names) != COUNTS[name]:
             raise InputError(f"{folder}: {len(images.names)} {name} images, {COUNTS[name]} are expected")
         read = Reader(images, labels.astype(np.int16))
-        splits[name] = Split(COUNTS[name], (SIZE, SIZE, 3), read, tuple(wnids), (), digests, images.names.label)
+        splits[name] = Split(
+            count=COUNTS[name],
+            image_shape=(SIZE, SIZE, 3),
+            read=read,
+            classes=tuple(wnids),
+            source_sha256=digests,
+            name=images.names.label,
+        )
     return splits
 
 

@@ -180,4 +180,3 @@ def _write_tables(
     header["page_bytes"], header["allocations"] = beton.PAGE_BYTES, end
     file.seek(0)
     file.write(header.tobytes() + beton.descriptors(fields) + metadata.tobytes())
-    file.flush()
