@@ -101,7 +101,7 @@ def fetch(file: Published, folder: Path) -> Path:
                 verify(file, target)
                 return target
             except InputError as error:
-                print(f"{error}; downloading it again", flush=True)
+                print(f"{printable(str(error))}; downloading it again", flush=True)
         with part.open("ab") as out:
             try:
                 fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)

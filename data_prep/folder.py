@@ -19,6 +19,7 @@ from ali_fast.data.schema import prepare_command
 from ali_fast.errors import InputError
 from ali_fast.images import HIDDEN, SUFFIXES, decode_square, is_image_name
 from data_prep.located import Loose, Names
+from data_prep.printable import printable
 from data_prep.split import Sample, Split
 
 VALID_FRACTION = TEST_FRACTION = 0.1
@@ -54,7 +55,7 @@ def open_source(
         raise InputError(
             f"{source}: too few images ({count}): one each to train on, to validate and to test is the least"
         )
-    print(f"reading {count:,} images of {source} for their sha256", flush=True)
+    print(f"reading {count:,} images of {printable(str(source))} for their sha256", flush=True)
     digests = {"listing": images.sha256(), "contents": images.contents_sha256()}
     bounds = {"train": (tests + valids, count), "valid": (tests, tests + valids), "test": (0, tests)}
     splits = {}

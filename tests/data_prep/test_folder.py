@@ -147,10 +147,15 @@ def test_links_in_circles_are_followed_once(tmp_path):
     assert splits["train"].classes == ("a", "b")
 
 
-def test_names_that_are_not_unicode(tmp_path):
+def test_names_that_are_not_unicode(tmp_path, capsys):
+    """capsys, as a terminal under en_US.UTF-8, takes no surrogates."""
+    tmp_path = tmp_path / os.fsdecode(b"caf\xe9")
+    tmp_path.mkdir()
     for number in range(12):
         (tmp_path / os.fsdecode(b"caf\xe9 \n%d.png" % number)).write_bytes(png((number, 0, 0)))
     splits = folder.open_source(tmp_path, tmp_path, **OPTIONS)
+    assert "reading 12 images of " in (out := capsys.readouterr().out)
+    assert "caf? for their sha256" in out
     assert sorted(p[0] for s in splits.values() for p, _ in contents(s)) == list(range(12))
     for path in tmp_path.iterdir():
         path.write_bytes(b"")
