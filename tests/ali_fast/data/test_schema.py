@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import random
 
@@ -85,6 +86,14 @@ TEXT = """{
 def test_the_text_stays_what_older_versions_wrote():
     assert MANIFEST.to_json() == TEXT
     assert json.loads(POINTS.to_json())["fields"] == {"x0": "float64", "x1": "float64"}
+
+
+def test_names_of_any_kind_are_kept_whatever_the_locale(beton):
+    """A class is named by its folder, and a folder's name may be no Unicode."""
+    named = dataclasses.replace(MANIFEST, classes=("größe", "caf\udce9"))
+    assert named.to_json().isascii()
+    write(beton, named.to_json())
+    assert schema.read_manifest(beton) == named
 
 
 def test_missing_manifest(beton):
