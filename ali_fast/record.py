@@ -16,7 +16,7 @@ import nvtx
 import torch
 
 from ali_fast import checkpoint, figures, report, traverse
-from ali_fast.data.device import Wait, y_of
+from ali_fast.data.device import Wait
 from ali_fast.errors import DivergedError
 from ali_fast.inference import Inference
 from ali_fast.live import LiveLine
@@ -136,7 +136,7 @@ class Recorder(Follower):
         super().__init__(step)
         self.run, self.live, self.provenance, self.keep = run, live, provenance, keep
         self.valid, self.condition, self.followed = data.valid.images, data.condition, data.followed
-        self.valid_y = None if self.condition is None else y_of(data.valid)
+        self.valid_y = None if self.condition is None else data.valid.y
         self.steps_per_epoch = len(data.loader)
         height, width, channels = data.loader.manifest.shape
         self.inference = Inference(step.shown, (height, width, channels), self.condition)

@@ -13,7 +13,7 @@ from ali_fast.commands import at_least, write_json
 from ali_fast.errors import InputError
 
 if TYPE_CHECKING:
-    from ali_fast.data.loader import HostBatch
+    from ali_fast.data.samples import Samples
     from ali_fast.figures import Images
     from ali_fast.inference import Given, Inference
 
@@ -224,9 +224,7 @@ def asked(ali: Inference, run: Path, count: int, data_dir: Path | None = None) -
     """y of `count` images to be drawn by a conditional run: all classes in turn, or validation images' attributes."""
     if ali.condition is None:
         return None
-    from ali_fast.data.device import y_of
-
-    known = y_of(validation(ali, run, count, data_dir)) if ali.condition.kind == "attributes" else None
+    known = validation(ali, run, count, data_dir).y if ali.condition.kind == "attributes" else None
     return ali.condition.in_turn(count, known)
 
 
@@ -235,18 +233,17 @@ def originals_for(
 ) -> tuple[Images, Given | None]:
     """uint8 [at most `most`, H, W, C], the files given, else the run's first validation images; and, for a conditional
     run, their y: what `text` says, else the validation images' own."""
-    from ali_fast.data.device import y_of
     from ali_fast.pictures import list_pictures, read_pictures
 
     if images:
         pictures = read_pictures(list_pictures(images)[:most], ali.image_shape)
         return pictures, told(ali, text, len(pictures))
     samples = validation(ali, run, most, data_dir)
-    own = None if ali.condition is None else y_of(samples)
+    own = None if ali.condition is None else samples.y
     return samples.images.numpy(), own if text is None else told(ali, text, len(samples.images))
 
 
-def validation(ali: Inference, run: Path, most: int, data_dir: Path | None = None) -> HostBatch:
+def validation(ali: Inference, run: Path, most: int, data_dir: Path | None = None) -> Samples:
     """The first images, at most `most`, that the run is validated on, and what is known of them.
 
     data_dir: where they are, if not where the run found them.

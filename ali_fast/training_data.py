@@ -10,7 +10,8 @@ import torch
 from ali_fast.condition import Condition
 from ali_fast.config import TrainConfig
 from ali_fast.data.labelled import Labelled, labelled_subset
-from ali_fast.data.loader import BetonLoader, HostBatch, first_samples
+from ali_fast.data.loader import BetonLoader, first_samples
+from ali_fast.data.samples import Samples
 from ali_fast.data.schema import beton_path
 from ali_fast.errors import InputError
 from ali_fast.parallel import World
@@ -27,7 +28,7 @@ class TrainingData:
 
     loader: BetonLoader
     """Of the training images."""
-    valid: HostBatch
+    valid: Samples
     """The first validation images: those that are followed and drawn."""
     labelled: Labelled | None
     """Of a semi-supervised run: the images whose labels it knows, and those its error is followed on."""

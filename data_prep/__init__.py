@@ -1,7 +1,7 @@
 """From published data sets, or anyone's images, to DATA_DIR/NAME/SPLIT.beton with a manifest beside each.
 
-`prepare` is what `ali-fast prepare` and `python -m data_prep` call. One module a source; each has
-`open_source(source, downloads, **options) -> dict[str, Split]`, imported only when it is asked for.
+`prepare` is what `ali-fast prepare` calls. One module a source; each has `open_source(source, downloads, **options) ->
+dict[str, Split]`, imported only when it is asked for.
 """
 
 from __future__ import annotations

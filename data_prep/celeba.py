@@ -80,8 +80,14 @@ def open_source(source: Path | None, downloads: Path) -> dict[str, Split]:
     splits = {}
     for number, (split, count) in enumerate(COUNTS.items()):
         read = _Reader(pictures, np.flatnonzero(parts == number), attributes)
-        shape = (ROWS, RESIZED[0], 3)
-        splits[split] = Split(count, shape, read, (), names, digests, read.name)
+        splits[split] = Split(
+            count=count,
+            image_shape=(ROWS, RESIZED[0], 3),
+            read=read,
+            attribute_names=names,
+            source_sha256=digests,
+            name=read.name,
+        )
     return splits
 
 

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ali_fast.data import beton
+from ali_fast.data.schema import Field
 from ali_fast.errors import InputError
 from data_prep.split import Sample, Split
 
@@ -41,14 +42,14 @@ class Chunk(NamedTuple):
 
 
 def chunks(
-    split: Split, fields: list[beton.Field], name: str, workers: int | None = None
+    split: Split, fields: tuple[Field, ...], name: str, workers: int | None = None
 ) -> Generator[Chunk, None, None]:
     """The samples of the split called `name`, read by `workers` processes; 0 reads them here.
 
     By default as many as there are processors, if the first samples were slow. Raises InputError naming the sample
     that could not be read or is not what the split says.
     """
-    sample_bytes = sum(math.prod(shape) for _, kind, shape in fields if kind == "array")
+    sample_bytes = sum(field.size for field in beton.arrays_of(fields))
     length = max(1, min(CHUNK_SAMPLES, CHUNK_BYTES // max(1, sample_bytes)))
     starts = deque(range(0, split.count, length))
     job = _Job(split, fields, name, length)
@@ -68,15 +69,15 @@ class _Job:
     """Reads and checks the chunk that starts at a sample."""
 
     split: Split
-    fields: list[beton.Field]
+    fields: tuple[Field, ...]
     name: str
     length: int
 
     def __call__(self, start: int, reading: np.ndarray | None = None) -> Chunk:
         """`reading`, int64 [1], is kept at the sample it is at."""
         count = min(self.length, self.split.count - start)
-        shapes = [math.prod(shape) for _, kind, shape in self.fields if kind == "array"]
-        chunk = Chunk(np.empty((count, sum(shapes)), np.uint8), np.zeros(count, beton.metadata_type(self.fields)))
+        sample_bytes = sum(field.size for field in beton.arrays_of(self.fields))
+        chunk = Chunk(np.empty((count, sample_bytes), np.uint8), np.zeros(count, beton.metadata_type(self.fields)))
         for row in range(count):
             if reading is not None:
                 reading[:] = start + row

@@ -26,7 +26,7 @@ ARCHIVE = Published(
     "cifar-10-binary.tar.gz",
     170_052_171,
     "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-    "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+    "https://www.cs.toronto.edu/~kriz/",
 )
 FILES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
 FILE_RECORDS = 10_000
@@ -50,7 +50,7 @@ def open_source(source: Path | None, downloads: Path) -> dict[str, Split]:
         path = folder
         records_of = ((name, _read_file(path / name)) for name in FILES)
     for name, records in records_of:
-        _check(name, records)
+        _check_labels(name, records)
         if folder:
             digests[name] = hashlib.sha256(records).hexdigest()
         spool.write(records, FILES.index(name) * len(records))
@@ -99,8 +99,7 @@ def _check_size(name: str, size: int) -> None:
         raise InputError(f"{name}: {size} bytes, {FILE_RECORDS} records of {RECORD_BYTES} bytes are expected")
 
 
-def _check(name: str, records: bytes) -> None:
-    _check_size(name, len(records))
+def _check_labels(name: str, records: bytes) -> None:
     labels = np.frombuffer(records, np.uint8)[::RECORD_BYTES]
     if labels.max() >= len(CLASSES):
         index = int(labels.argmax())

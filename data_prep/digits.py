@@ -7,13 +7,12 @@ a count from 0 to 16; here it is scaled to 0 to 255 and rounded.
 from __future__ import annotations
 
 import hashlib
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ali_fast.errors import InputError
-from data_prep.split import Sample, Split
+from data_prep.split import Split, in_memory
 
 BOUNDS = {"train": (0, 1297), "valid": (1297, 1497), "test": (1497, 1797)}
 
@@ -31,10 +30,5 @@ def open_source(source: Path | None, downloads: Path) -> dict[str, Split]:
     digest = {"digits": hashlib.sha256(bunch.images.tobytes() + labels.tobytes()).hexdigest()}
     classes = tuple(map(str, range(10)))
     return {
-        name: Split(high - low, (8, 8, 1), partial(_read, images, labels, low), classes, (), digest)
-        for name, (low, high) in BOUNDS.items()
+        name: in_memory(images[low:high], labels[low:high], classes, digest) for name, (low, high) in BOUNDS.items()
     }
-
-
-def _read(images: np.ndarray, labels: np.ndarray, low: int, index: int) -> Sample:
-    return Sample(images[low + index], int(labels[low + index]))

@@ -2,14 +2,14 @@
 
 A download goes to NAME.part and takes its name only when its size and sha256 are the published ones. Interrupted, it
 goes on where it stopped. Connecting, headers and name lookup get CONNECT_S seconds together, the data must flow at
-LEAST_RATE bytes a second on average over STALL_S seconds, and a failure that may pass is tried ATTEMPTS times, each
-CHUNK nearer to the end ATTEMPTS times anew. Silence before the first byte is no network, and is not tried again.
+LEAST_RATE bytes a second on average over STALL_S seconds, and a failure that may pass is tried ATTEMPTS times; the
+count of attempts starts again after every CHUNK of progress. No answer or no route before the first byte is no
+network, and is not tried again.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import http.client
 import os
 import queue
@@ -27,7 +27,9 @@ from typing import BinaryIO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from ali_fast.data.beton import digest
 from ali_fast.errors import InputError
+from data_prep.printable import printable
 
 CONNECT_S, STALL_S, LEAST_RATE, ATTEMPTS = 10.0, 30.0, 1024, 5
 PAUSE_S = 1.0  # before the second attempt; doubled before each further one
@@ -36,20 +38,24 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Published:
-    """A file as its publisher offers it: name, size in bytes, sha256, and its address if it has a public one."""
+    """A file as its publisher offers it: name, size in bytes, sha256, and its public address up to the name, if any."""
 
     name: str
     size: int
     sha256: str
-    url: str = ""
+    base: str = ""
+
+    @property
+    def url(self) -> str:
+        return self.base + self.name
 
 
 class _PassingError(Exception):
     """A failure that may pass: worth another attempt from where it stopped."""
 
 
-class _SilenceError(_PassingError):
-    """No answer in time: may pass where there have been answers before."""
+class _UnreachableError(_PassingError):
+    """No answer or no route: may pass where there have been answers before."""
 
 
 def obtain(file: Published, source: Path | None, downloads: Path) -> Path:
@@ -78,18 +84,15 @@ def verify(file: Published, path: Path) -> None:
     size = path.stat().st_size
     if size != file.size:
         raise InputError(f"{path}: {size} bytes, the published {file.name} has {file.size}: another file, or cut short")
-    digest = sha256(path)
-    if digest != file.sha256:
-        raise InputError(f"{path}: damaged: sha256 {digest}, the published {file.name} has {file.sha256}")
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if (found := digest(path)) != file.sha256:
+        raise InputError(f"{path}: damaged: sha256 {found}, the published {file.name} has {file.sha256}")
 
 
 def fetch(file: Published, folder: Path) -> Path:
-    """Download into `folder`, or take what an earlier call left there. Raises InputError with the way out."""
+    """Download into `folder`, or take what an earlier call left there. Raises InputError with the way out.
+
+    Another file of that name, the user's own maybe, stays there until the right one takes its place.
+    """
     target, part = folder / file.name, folder / (file.name + ".part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,8 +101,7 @@ def fetch(file: Published, folder: Path) -> Path:
                 verify(file, target)
                 return target
             except InputError as error:
-                print(f"{error}; downloading it again", flush=True)
-                target.unlink()
+                print(f"{printable(str(error))}; downloading it again", flush=True)
         with part.open("ab") as out:
             try:
                 fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -143,7 +145,7 @@ def _complete(file: Published, out: BinaryIO) -> None:
                 out.flush()
                 return
             except _PassingError as failure:
-                if isinstance(failure, _SilenceError) and out.tell() == already:
+                if isinstance(failure, _UnreachableError) and out.tell() == already:
                     raise _no_way(file, str(failure)) from None
                 attempt += 1
                 if out.tell() >= furthest + CHUNK:
@@ -200,13 +202,13 @@ def _connect(file: Published, start: int) -> http.client.HTTPResponse:
     try:
         answer = answers.get(timeout=CONNECT_S)
     except queue.Empty:
-        raise _SilenceError(f"no answer within {CONNECT_S:.0f} s") from None
+        raise _UnreachableError(f"no answer within {CONNECT_S:.0f} s") from None
     if isinstance(answer, urllib.error.HTTPError):
         if answer.code >= 500 or answer.code == 429:
             raise _PassingError(f"the server says {answer.code} {answer.reason}")
         raise _no_way(file, f"the server says {answer.code} {answer.reason}")
-    if isinstance(answer, urllib.error.URLError):  # no name server, no route, refused: trying again changes nothing
-        raise _no_way(file, f"no connection: {getattr(answer.reason, 'strerror', None) or answer.reason}")
+    if isinstance(answer, urllib.error.URLError):  # no name server, no route, refused
+        raise _UnreachableError(f"no connection: {getattr(answer.reason, 'strerror', None) or answer.reason}")
     if isinstance(answer, Exception):
         raise _PassingError(str(answer) or type(answer).__name__)
     given = answer.headers.get("Content-Range", "")
@@ -217,6 +219,6 @@ def _connect(file: Published, start: int) -> http.client.HTTPResponse:
 
 
 def _no_way(file: Published, reason: str) -> InputError:
-    return InputError(
-        f"cannot download {file.url}: {reason}; get {file.name} another way and give its path with --source"
-    )
+    said = printable(reason)  # it may be the server's own words
+    way = f"get {file.name} another way and give its path with --source"
+    return InputError(f"cannot download {file.url}: {said}; {way}")

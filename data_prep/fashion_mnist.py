@@ -6,18 +6,15 @@ K. Rasul, R. Vollgraf (2017), https://github.com/zalandoresearch/fashion-mnist.
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from ali_fast.errors import InputError
 from data_prep.download import Published, fetch
 from data_prep.idx import read_idx
-from data_prep.split import Sample, Split
+from data_prep.split import Split, in_memory
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+BASE = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 # sha256 of the files whose MD5 sums the authors publish in their README (8d4fb7e6..., 25c81989..., bef4ecab...,
@@ -27,25 +24,25 @@ FILES = {
         "train-images-idx3-ubyte.gz",
         26_421_880,
         "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-        URL + "train-images-idx3-ubyte.gz",
+        BASE,
     ),
     "train labels": Published(
         "train-labels-idx1-ubyte.gz",
         29_515,
         "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-        URL + "train-labels-idx1-ubyte.gz",
+        BASE,
     ),
     "test images": Published(
         "t10k-images-idx3-ubyte.gz",
         4_422_102,
         "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-        URL + "t10k-images-idx3-ubyte.gz",
+        BASE,
     ),
     "test labels": Published(
         "t10k-labels-idx1-ubyte.gz",
         5_148,
         "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-        URL + "t10k-labels-idx1-ubyte.gz",
+        BASE,
     ),
 }
 # Of what is inside those files: Debian compresses them again, and one may have them unpacked.
@@ -78,16 +75,11 @@ def open_source(source: Path | None, downloads: Path) -> dict[str, Split]:
         if digest != CONTENT_SHA256[part]:
             raise InputError(f"{path}: it has Fashion-MNIST's form, but not its content (sha256 {digest})")
         digests[file.name.removesuffix(".gz")] = digest
-    return {
-        name: Split(
-            high - low,
-            (28, 28, 1),
-            partial(_read, arrays[f"{part} images"], arrays[f"{part} labels"], low),
-            CLASSES,
-            source_sha256=digests,
-        )
-        for name, (part, low, high) in BOUNDS.items()
-    }
+    splits = {}
+    for name, (part, low, high) in BOUNDS.items():
+        images, labels = arrays[f"{part} images"], arrays[f"{part} labels"]
+        splits[name] = in_memory(images[low:high, ..., None], labels[low:high], CLASSES, digests)
+    return splits
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -95,7 +87,3 @@ def _find(folder: Path, name: str) -> Path:
         if path.is_file():
             return path
     raise InputError(f"--source {folder}: there is no {name} in it, nor {name.removesuffix('.gz')}")
-
-
-def _read(images: np.ndarray, labels: np.ndarray, low: int, index: int) -> Sample:
-    return Sample(images[low + index][..., None], int(labels[low + index]))

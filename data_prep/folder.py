@@ -19,23 +19,17 @@ from ali_fast.data.schema import prepare_command
 from ali_fast.errors import InputError
 from ali_fast.images import HIDDEN, SUFFIXES, decode_square, is_image_name
 from data_prep.located import Loose, Names
+from data_prep.printable import printable
 from data_prep.split import Sample, Split
 
+VALID_FRACTION = TEST_FRACTION = 0.1
 MAX_CLASSES = 32_767
 
 
 def open_source(
-    source: Path | None,
-    downloads: Path,
-    *,
-    size: int | None = None,
-    channels: int = 3,
-    seed: int = 0,
-    valid_fraction: float = 0.1,
-    test_fraction: float = 0.1,
-    batch_size: int = 100,
+    source: Path | None, downloads: Path, *, size: int | None = None, channels: int = 3, seed: int = 0
 ) -> dict[str, Split]:
-    """Splits of size x size images with 1 or 3 channels; train has to hold `batch_size` images, the others one each.
+    """Splits of size x size images with 1 or 3 channels, at least one image each.
 
     Raises InputError: no folder, no images, too few, images both beside and inside class folders, a wrong option.
     """
@@ -47,10 +41,6 @@ def open_source(
         raise InputError(f"folder needs --preset, the one to be trained: images are resized to what it takes: {line}")
     if not 1 <= size <= 1024 or channels not in (1, 3):
         raise InputError(f"size {size}, channels {channels}: 1 to 1024, and 1 or 3, are accepted")
-    if not (0 < valid_fraction < 1 and 0 < test_fraction < 1 and valid_fraction + test_fraction < 1):
-        raise InputError(
-            f"valid fraction {valid_fraction}, test fraction {test_fraction}: each above 0, together below 1"
-        )
     if seed < 0:
         raise InputError(f"seed {seed}: 0 or more")
     paths = sorted(_images(source))
@@ -60,19 +50,25 @@ def open_source(
     images = Loose(source, Names(paths))
     count = len(paths)
     order = np.random.default_rng(seed).permutation(count)
-    tests, valids = (max(1, round(fraction * count)) for fraction in (test_fraction, valid_fraction))
-    if count - tests - valids < batch_size:
+    tests, valids = (max(1, round(fraction * count)) for fraction in (TEST_FRACTION, VALID_FRACTION))
+    if count <= tests + valids:
         raise InputError(
-            f"{source}: {count} images, which leaves {max(0, count - tests - valids)} to train on after {valids} for "
-            f"validation and {tests} for the test; one batch of {batch_size} is the least"
+            f"{source}: too few images ({count}): one each to train on, to validate and to test is the least"
         )
-    print(f"reading {count:,} images of {source} for their sha256", flush=True)
+    print(f"reading {count:,} images of {printable(str(source))} for their sha256", flush=True)
     digests = {"listing": images.sha256(), "contents": images.contents_sha256()}
     bounds = {"train": (tests + valids, count), "valid": (tests, tests + valids), "test": (0, tests)}
     splits = {}
     for split, (low, high) in bounds.items():
         read = _Reader(images, labels, order[low:high], size, channels)
-        splits[split] = Split(high - low, (size, size, channels), read, classes, (), digests, read.name)
+        splits[split] = Split(
+            count=high - low,
+            image_shape=(size, size, channels),
+            read=read,
+            classes=classes,
+            source_sha256=digests,
+            name=read.name,
+        )
     return splits
 
 

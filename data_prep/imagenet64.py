@@ -28,6 +28,7 @@ from data_prep.download import folder_of
 from data_prep.imagenet_devkit import ARCHIVE as DEVKIT
 from data_prep.imagenet_devkit import validation_classes
 from data_prep.located import Loose, Names, Packed, tar_members
+from data_prep.printable import printable
 from data_prep.split import Sample, Split
 
 SIZE = 64
@@ -55,7 +56,7 @@ def open_source(source: Path | None, downloads: Path) -> dict[str, Split]:
         raise InputError(f"ImageNet has no public address; {HOW}")
     folder = folder_of(source, (TRAIN_TAR, VALID_TAR, DEVKIT))
     assert folder is not None
-    print(f"listing the images of {folder}", flush=True)
+    print(f"listing the images of {printable(str(folder))}", flush=True)
     wnids, train, train_labels = _train(folder)
     if len(wnids) != CLASS_COUNT:
         raise InputError(f"{folder}: {len(wnids)} classes to train on, {CLASS_COUNT} are expected")
@@ -69,7 +70,14 @@ def open_source(source: Path | None, downloads: Path) -> dict[str, Split]:
         if len(images.names) != COUNTS[name]:
             raise InputError(f"{folder}: {len(images.names)} {name} images, {COUNTS[name]} are expected")
         read = Reader(images, labels.astype(np.int16))
-        splits[name] = Split(COUNTS[name], (SIZE, SIZE, 3), read, tuple(wnids), (), digests, images.names.label)
+        splits[name] = Split(
+            count=COUNTS[name],
+            image_shape=(SIZE, SIZE, 3),
+            read=read,
+            classes=tuple(wnids),
+            source_sha256=digests,
+            name=images.names.label,
+        )
     return splits
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from ali_fast.errors import InputError
 from ali_fast.images import MAX_FILE_BYTES, read_image_file
 from data_prep.archives import Range, tar_ranges
+from data_prep.printable import printable
 from data_prep.spool import read_at
 
 READERS, READ_AHEAD = 8, 256  # threads, which wait for the disk together; files given to them at once
@@ -43,7 +44,7 @@ class Names:
 
     def label(self, index: int) -> str:
         """The name for an error of one line."""
-        return "".join(letter if letter.isprintable() else "?" for letter in self[index])
+        return printable(self[index])
 
     def sha256(self) -> str:
         return hashlib.sha256(self._run + self._ends.tobytes()).hexdigest()

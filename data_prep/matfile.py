@@ -78,13 +78,12 @@ class Variable:
 
     def __init__(self, source: _Bytes, size: int):
         self._source, self._left = source, size
-        kind, flags = self._header()
+        self.name = ""  # for faults before it is known
+        self.kind, flags = self._header()
         if flags & 0x08:
             raise self._fault("complex numbers, which no data set here has")
-        self.kind, self.name = kind, ""
         self.shape = self._shape()
-        name = self._value((1,), MAX_NAME)
-        self.name = name.decode("ascii", "replace")
+        self.name = self._value((1,), MAX_NAME).decode("ascii", "replace")
 
     @property
     def dtype(self) -> np.dtype | None:
@@ -151,7 +150,7 @@ class Variable:
             self._take(min(CHUNK, self._left))
 
     def _fault(self, what: str) -> InputError:
-        return InputError(f"{self._source.label}: variable {getattr(self, 'name', '')!r}: {what}")
+        return InputError(f"{self._source.label}: variable {self.name!r}: {what}")
 
     def _take(self, size: int) -> bytes:
         if size > self._left:

@@ -6,14 +6,13 @@ held-out points do not depend on the number of training points.
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ali_fast.errors import InputError
 from ali_fast.mixture.grid import NAMES, sample
-from data_prep.split import Sample, Split
+from data_prep.split import Split, in_memory
 
 COUNTS = {"train": 100_000, "valid": 10_000, "test": 10_000}
 SEED = 2017
@@ -26,9 +25,5 @@ def open_source(source: Path | None, downloads: Path) -> dict[str, Split]:
     splits = {}
     for stream, (name, count) in enumerate(COUNTS.items()):
         points, components = sample(count, np.random.default_rng([SEED, stream]))
-        splits[name] = Split(count, (2,), partial(_read, points, components), classes=NAMES)
+        splits[name] = in_memory(points, components, NAMES)
     return splits
-
-
-def _read(points: np.ndarray, components: np.ndarray, index: int) -> Sample:
-    return Sample(points[index], int(components[index]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -32,3 +33,20 @@ class Split:
     attribute_names: tuple[str, ...] = ()
     source_sha256: dict[str, str] = field(default_factory=dict)
     name: Callable[[int], str] = str
+
+
+def in_memory(
+    images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], source_sha256: dict[str, str] | None = None
+) -> Split:
+    """The split of arrays that are here: uint8 [N, H, W, C] or points [N, 2], and integer labels [N] in `classes`."""
+    return Split(
+        count=len(images),
+        image_shape=images.shape[1:],
+        read=partial(_read, images, labels),
+        classes=classes,
+        source_sha256=source_sha256 or {},
+    )
+
+
+def _read(images: np.ndarray, labels: np.ndarray, index: int) -> Sample:
+    return Sample(images[index], int(labels[index]))

@@ -21,25 +21,25 @@ from data_prep.spool import Spool
 
 # The publisher gives no digests. Sizes and sha256: TensorFlow Datasets, url_checksums/svhn_cropped.txt. The transport
 # is plain http; the digest is what says that the file is the right one.
-URL = "http://ufldl.stanford.edu/housenumbers/"
+BASE = "http://ufldl.stanford.edu/housenumbers/"
 FILES = {
     "train": Published(
         "train_32x32.mat",
         182_040_794,
         "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
-        URL + "train_32x32.mat",
+        BASE,
     ),
     "test": Published(
         "test_32x32.mat",
         64_275_384,
         "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
-        URL + "test_32x32.mat",
+        BASE,
     ),
     "extra": Published(
         "extra_32x32.mat",
         1_329_278_602,
         "a133a4beb38a00fcdda90c9489e0c04f900b660ce8a316a5e854838379a71eb3",
-        URL + "extra_32x32.mat",
+        BASE,
     ),
 }
 COUNTS = {"train": 73_257, "test": 26_032, "extra": 531_131}

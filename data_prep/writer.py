@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ali_fast.data import beton, schema
-from ali_fast.data.schema import Manifest
+from ali_fast.data.schema import Field, Manifest
 from ali_fast.errors import InputError
 from data_prep.chunks import chunks
 from data_prep.split import Split
@@ -79,9 +78,9 @@ def _draft(split: Split, path: Path, options: dict[str, Any]) -> Manifest:
         source_sha256=split.source_sha256,
         options=options,
     )
-    fields = beton.fields_of(draft)
+    fields = draft.fields
     _, end = beton.layout(split.count, fields)
-    table = split.count * len(_arrays(fields)) * beton.ALLOCATION.itemsize
+    table = split.count * len(beton.arrays_of(fields)) * beton.ALLOCATION.itemsize
     return dataclasses.replace(draft, bytes=end + table)
 
 
@@ -95,9 +94,8 @@ def _check_room(drafts: Mapping[Path, Manifest]) -> None:
 
 def _write_parts(split: Split, path: Path, draft: Manifest, progress: Progress, workers: int | None) -> Manifest:
     """The beton and its manifest, whole and on the disk, under names that say that they are not there yet."""
-    fields = beton.fields_of(draft)
+    fields, arrays = draft.fields, beton.arrays_of(draft.fields)
     offsets, end = beton.layout(split.count, fields)
-    arrays = _arrays(fields)
     part = _part(path)
     part.unlink(missing_ok=True)  # a file of its own: nobody who still holds the old one can write into this
     with part.open("xb") as file:
@@ -152,14 +150,10 @@ def _sync(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _arrays(fields: list[beton.Field]) -> list[tuple[str, int]]:
-    return [(name, math.prod(shape)) for name, kind, shape in fields if kind == "array"]
-
-
-def _fill_offsets(metadata: np.ndarray, arrays: list[tuple[str, int]], offsets: np.ndarray) -> None:
-    for name, size in arrays:
-        metadata[name] = offsets
-        offsets = offsets + np.uint64(size)
+def _fill_offsets(metadata: np.ndarray, arrays: list[Field], offsets: np.ndarray) -> None:
+    for field in arrays:
+        metadata[field.name] = offsets
+        offsets = offsets + np.uint64(field.size)
 
 
 def _write_blocks(file: BinaryIO, blocks: np.ndarray, offsets: np.ndarray) -> None:
@@ -173,11 +167,12 @@ def _write_blocks(file: BinaryIO, blocks: np.ndarray, offsets: np.ndarray) -> No
 
 
 def _write_tables(
-    file: BinaryIO, fields: list[beton.Field], metadata: np.ndarray, arrays: list[tuple[str, int]], end: int
+    file: BinaryIO, fields: tuple[Field, ...], metadata: np.ndarray, arrays: list[Field], end: int
 ) -> None:
     table = np.empty((len(metadata), len(arrays)), beton.ALLOCATION)
-    for column, (name, size) in zip(table.T, arrays, strict=True):
-        column["sample"], column["offset"], column["size"] = np.arange(len(metadata)), metadata[name], size
+    for column, field in zip(table.T, arrays, strict=True):
+        column["sample"], column["offset"] = np.arange(len(metadata)), metadata[field.name]
+        column["size"] = field.size
     file.seek(end)
     file.write(table.tobytes())
     header = np.zeros(1, beton.HEADER)
@@ -185,4 +180,3 @@ def _write_tables(
     header["page_bytes"], header["allocations"] = beton.PAGE_BYTES, end
     file.seek(0)
     file.write(header.tobytes() + beton.descriptors(fields) + metadata.tobytes())
-    file.flush()

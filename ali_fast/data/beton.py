@@ -16,14 +16,14 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ali_fast.data import schema
-from ali_fast.data.schema import Manifest, damaged
+from ali_fast.data.schema import Field, damaged
 from ali_fast.errors import InputError
 
 FFCV_VERSION = 2
@@ -37,41 +37,37 @@ DESCRIPTOR = np.dtype([("type", "u1"), ("name", "S16"), ("arguments", "u1", 1024
 ALLOCATION = np.dtype([("sample", "<u8"), ("offset", "<u8"), ("size", "<u8")])
 ARRAY_ARGUMENTS = np.dtype([("shape", "<u8", 32), ("type_length", "<u8")])
 
-Field = tuple[str, str, tuple[int, ...]]  # name, "float" | "int" | "array", shape
+
+def arrays_of(fields: Sequence[Field]) -> list[Field]:
+    """Those whose values lie among the data; the others' are in the metadata."""
+    return [field for field in fields if field.kind == "array"]
 
 
-def fields_of(manifest: Manifest) -> list[Field]:
-    """The fields of a split in file order: (name, "float" | "int" | "array", shape)."""
-    shapes = {"image": manifest.shape, "attributes": (len(manifest.attributes),)}
-    kinds = {"x0": "float", "x1": "float", "label": "int"}
-    return [(name, kinds.get(name, "array"), shapes.get(name, ())) for name in manifest.fields]
-
-
-def metadata_type(fields: list[Field]) -> np.dtype:
+def metadata_type(fields: Sequence[Field]) -> np.dtype:
     """One sample's metadata: eight bytes a field, by the fields' names."""
     types = {"float": "<f8", "int": "<i8", "array": "<u8"}
-    return np.dtype([(name, types[kind]) for name, kind, _ in fields])
+    return np.dtype([(field.name, types[field.kind]) for field in fields])
 
 
-def descriptors(fields: list[Field]) -> bytes:
+def descriptors(fields: Sequence[Field]) -> bytes:
     """The field descriptors."""
     table = np.zeros(len(fields), DESCRIPTOR)
-    for row, (name, kind, shape) in zip(table, fields, strict=True):
-        row["type"] = {"float": 0, "int": 1, "array": 4}[kind]
-        row["name"] = name.encode()
-        if kind == "array":
+    for row, field in zip(table, fields, strict=True):
+        row["type"] = {"float": 0, "int": 1, "array": 4}[field.kind]
+        row["name"] = field.name.encode()
+        if field.kind == "array":
             arguments = np.zeros((), ARRAY_ARGUMENTS)
             dtype = json.dumps(np.dtype("u1").descr).encode()
-            arguments["shape"][: len(shape)] = shape
+            arguments["shape"][: len(field.shape)] = field.shape
             arguments["type_length"] = len(dtype)
             raw = arguments.tobytes() + dtype
             row["arguments"][: len(raw)] = np.frombuffer(raw, np.uint8)
     return table.tobytes()
 
 
-def layout(count: int, fields: list[Field], page_bytes: int = PAGE_BYTES) -> tuple[np.ndarray, int]:
+def layout(count: int, fields: Sequence[Field], page_bytes: int = PAGE_BYTES) -> tuple[np.ndarray, int]:
     """(offset of each sample's data, uint64 [count]; the data's end), samples packed in order, none across a page."""
-    sample_bytes = sum(math.prod(shape) for _, kind, shape in fields if kind == "array")
+    sample_bytes = sum(field.size for field in arrays_of(fields))
     start = HEADER.itemsize + len(fields) * DESCRIPTOR.itemsize + count * metadata_type(fields).itemsize
     if not sample_bytes:
         return np.zeros(count, np.uint64), start
@@ -142,7 +138,7 @@ class Beton:
 
     def arrays(self, name: str, start: int, stop: int) -> np.ndarray:
         """Samples [start, stop) of the array field `name` ("image" or "attributes"), in file order: uint8, owned."""
-        shape = {field: shape for field, _, shape in fields_of(self.manifest)}[name]
+        shape = {field.name: field.shape for field in self.manifest.fields}[name]
         offsets = self.metadata[name][start:stop].astype(np.int64)
         out = np.empty((len(offsets), *shape), np.uint8)
         rows = out.reshape(len(offsets), math.prod(shape))
@@ -175,12 +171,11 @@ class Beton:
         if size != manifest.bytes:
             kind = "cut short" if size < manifest.bytes else "too long"
             raise damaged(self.path, f"{kind}: {size} bytes where its manifest says {manifest.bytes}")
-        fields = fields_of(manifest)
-        arrays = [(name, math.prod(shape)) for name, kind, shape in fields if kind == "array"]
+        fields, arrays = manifest.fields, arrays_of(manifest.fields)
         columns = metadata_type(fields)
         data_start = HEADER.itemsize + len(fields) * DESCRIPTOR.itemsize + manifest.count * columns.itemsize
         table_start = size - manifest.count * len(arrays) * ALLOCATION.itemsize
-        if table_start < data_start + manifest.count * sum(size for _, size in arrays):
+        if table_start < data_start + manifest.count * sum(field.size for field in arrays):
             raise damaged(self.path, f"{size} bytes are too few for {manifest.count} samples")
 
         header: Any = self._table(HEADER, 1, 0)[0]
@@ -194,15 +189,14 @@ class Beton:
         if page_bytes < 1 << 21 or page_bytes & (page_bytes - 1):
             raise damaged(self.path, f"header: page size {page_bytes} is not a power of two from 2 MiB")
         if self._table(DESCRIPTOR, len(fields), HEADER.itemsize).tobytes() != descriptors(fields):
-            raise damaged(self.path, f"its fields are not those of its manifest ({', '.join(manifest.fields)})")
+            names = ", ".join(field.name for field in fields)
+            raise damaged(self.path, f"its fields are not those of its manifest ({names})")
 
         metadata = self._table(columns, manifest.count, data_start - manifest.count * columns.itemsize)
         self._check_offsets(metadata, arrays, data_start, table_start)
-        for name, kind, _ in fields:
-            if kind == "float" and not np.isfinite(metadata[name]).all():
-                raise damaged(
-                    self.path, f"sample {np.flatnonzero(~np.isfinite(metadata[name]))[0]}: {name} is not finite"
-                )
+        for field in fields:
+            if field.kind == "float" and len(bad := np.flatnonzero(~np.isfinite(metadata[field.name]))):
+                raise damaged(self.path, f"sample {bad[0]}: {field.name} is not finite")
         if manifest.classes:
             labels = metadata["label"]
             bad = np.flatnonzero((labels < 0) | (labels >= len(manifest.classes)))
@@ -210,7 +204,7 @@ class Beton:
                 raise damaged(self.path, f"sample {bad[0]}: label {labels[bad[0]]} of {len(manifest.classes)} classes")
         return metadata
 
-    def _check_offsets(self, metadata: np.ndarray, arrays: list[tuple[str, int]], start: int, end: int) -> None:
+    def _check_offsets(self, metadata: np.ndarray, arrays: list[Field], start: int, end: int) -> None:
         """Each array's offset is in the allocation table, for this sample and size; none overlap or leave the data."""
         if not arrays:
             return
@@ -224,14 +218,14 @@ class Beton:
         if outside or (ends[:-1] > offsets[1:]).any():
             raise damaged(self.path, "its allocation table has overlaps, or entries outside the data")
         seen = np.zeros(len(table), bool)
-        for name, size in arrays:
-            place = np.searchsorted(offsets, metadata[name])
+        for field in arrays:
+            place = np.searchsorted(offsets, metadata[field.name])
             place[place == len(table)] = 0
-            right = (offsets[place] == metadata[name]) & (sizes[place] == size)
+            right = (offsets[place] == metadata[field.name]) & (sizes[place] == field.size)
             right &= table["sample"][place] == np.arange(len(metadata), dtype=np.uint64)
             if not right.all():
                 raise damaged(
-                    self.path, f"sample {np.flatnonzero(~right)[0]}: its {name} is not in the allocation table"
+                    self.path, f"sample {np.flatnonzero(~right)[0]}: its {field.name} is not in the allocation table"
                 )
             seen[place] = True
         if not seen.all():

@@ -4,39 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from typing import NamedTuple, TypeVar
+from collections.abc import Generator, Iterator
+from typing import TypeVar
 
 import torch
-from torch import Tensor
 
-from ali_fast.data.loader import HostBatch
+from ali_fast.data.samples import Samples
 
 T = TypeVar("T")
 SLOTS = 3  # one copied ahead, one in use, one whose step may be queued still
-
-
-class DeviceBatch(NamedTuple):
-    """Samples on the device, channels last as they are stored. images: uint8 [B, H, W, C]."""
-
-    images: Tensor
-    labels: Tensor | None = None  # int64 [B]
-    attributes: Tensor | None = None  # uint8 [B, A]
-
-
-def each(change: Callable[[Tensor], Tensor], batch: HostBatch | DeviceBatch) -> DeviceBatch:
-    """A batch of what `change` makes of each tensor that is there."""
-    images, labels, attributes = batch
-    return DeviceBatch(
-        change(images),
-        None if labels is None else change(labels),
-        None if attributes is None else change(attributes),
-    )
-
-
-def y_of(batch: HostBatch | DeviceBatch) -> Tensor | None:
-    """What a conditional model is told of the samples: labels int64 [B], else attributes uint8 [B, A]."""
-    return batch.attributes if batch.labels is None else batch.labels
 
 
 class Wait:
@@ -60,7 +36,7 @@ class Wait:
             yield batch
 
 
-def to_device(batches: Iterator[HostBatch], device: torch.device) -> Generator[DeviceBatch, None, None]:
+def to_device(batches: Iterator[Samples], device: torch.device) -> Generator[Samples, None, None]:
     """Yields each host batch on `device`, valid until the next one is asked for; on a CPU its memory is its own.
 
     On CUDA: pinned and device buffers of our own, a copy stream, and a host that is at most SLOTS steps ahead of the
@@ -69,7 +45,7 @@ def to_device(batches: Iterator[HostBatch], device: torch.device) -> Generator[D
     """
     if device.type != "cuda":
         for batch in batches:
-            yield each(lambda tensor: tensor.to(device, copy=True), batch)
+            yield batch.map(lambda tensor: tensor.to(device, copy=True))
         return
     computing, copying = torch.cuda.current_stream(device), torch.cuda.Stream(device)
     slots: deque[_Slot] = deque()
@@ -88,14 +64,14 @@ def to_device(batches: Iterator[HostBatch], device: torch.device) -> Generator[D
 class _Slot:
     """A pinned buffer, the device buffer it is copied to, and the events that say when each may be touched."""
 
-    def __init__(self, like: HostBatch, device: torch.device, copying: torch.cuda.Stream):
-        self.pinned = each(lambda tensor: torch.empty_like(tensor, pin_memory=True), like)
-        self.batch = each(lambda tensor: torch.empty_like(tensor, device=device), like)
+    def __init__(self, like: Samples, device: torch.device, copying: torch.cuda.Stream):
+        self.pinned = like.map(lambda tensor: torch.empty_like(tensor, pin_memory=True))
+        self.batch = like.map(lambda tensor: torch.empty_like(tensor, device=device))
         self.copied = torch.cuda.Event()
         self.used = torch.cuda.Event()
         copying.wait_stream(torch.cuda.current_stream(device))  # whatever had this memory before
 
-    def fill(self, batch: HostBatch, copying: torch.cuda.Stream) -> None:
+    def fill(self, batch: Samples, copying: torch.cuda.Stream) -> None:
         self.used.synchronize()
         with torch.cuda.stream(copying):
             for host, pinned, device in zip(batch, self.pinned, self.batch, strict=True):

@@ -12,12 +12,14 @@ What FFCV 1.0.2 does by itself, and what is done about it here:
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, Full
 from typing import Any
 
 import numpy as np
 import torch
+
+from ali_fast.data.schema import Field
 
 _threads = torch.get_num_threads()
 import ffcv.loader.epoch_iterator  # noqa: E402
@@ -111,12 +113,10 @@ class Stream(EpochIterator):
                 self.join(0.01)
 
 
-def open_loader(fd: int, batch_size: int, fields: dict[str, str]) -> Loader:
-    """FFCV's loader over an open file that was checked before; `fields` are a manifest's."""
-    pipelines = {
-        name: [{"i": IntDecoder(), "f": FloatDecoder()}.get(kind[0]) or _Read(fd), ToTensor()]
-        for name, kind in fields.items()
-    }
+def open_loader(fd: int, batch_size: int, fields: Sequence[Field]) -> Loader:
+    """FFCV's loader over an open file that was checked before; `fields` are its manifest's."""
+    decoders = {"array": lambda: _Read(fd), "int": IntDecoder, "float": FloatDecoder}
+    pipelines = {field.name: [decoders[field.kind](), ToTensor()] for field in fields}
     return Loader(
         f"/proc/self/fd/{fd}",  # the very file that was checked, whatever its name stands for by now
         batch_size,

@@ -6,22 +6,15 @@ import dataclasses
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from ali_fast.data.beton import Beton
 from ali_fast.data.order import Order
+from ali_fast.data.samples import Samples
 from ali_fast.data.schema import damaged
-
-
-class HostBatch(NamedTuple):
-    """Samples in CPU memory. images: uint8 [B, H, W, C], or points: float64 [B, 2]."""
-
-    images: torch.Tensor
-    labels: torch.Tensor | None = None  # int64 [B]
-    attributes: torch.Tensor | None = None  # uint8 [B, A]
 
 
 class BetonLoader:
@@ -51,7 +44,7 @@ class BetonLoader:
         with closing(self.epoch(0)) as batches:
             next(batches)
 
-    def epoch(self, epoch: int, start: int = 0) -> Generator[HostBatch, None, None]:
+    def epoch(self, epoch: int, start: int = 0) -> Generator[Samples, None, None]:
         """The batches of an epoch, from number `start` on. Their tensors are valid until the next batch is asked for.
 
         Raises DamagedError as soon as the file was cut or changed under it. Leaving early stops the reading thread.
@@ -68,22 +61,22 @@ class BetonLoader:
         try:
             for arrays in stream:
                 self.beton.check_unchanged()
-                yield _batch(dict(zip(self.manifest.fields, arrays, strict=True)))
+                yield _batch({field.name: a for field, a in zip(self.manifest.fields, arrays, strict=True)})
         except ffcv_stream.ShortReadError:
             self.beton.check_unchanged()
             raise damaged(self.beton.path, "could not be read to its end") from None
         finally:
             stream.close()
 
-    def read_all(self) -> HostBatch:
+    def read_all(self) -> Samples:
         """The whole split in file order, in memory of its own, without FFCV."""
         return self.read(0, self.manifest.count)
 
-    def read(self, start: int, stop: int) -> HostBatch:
+    def read(self, start: int, stop: int) -> Samples:
         """Samples [start, stop) in file order, in memory of their own."""
         arrays = {}
-        for name, kind in self.manifest.fields.items():
-            if kind.startswith("uint8"):
+        for name, kind, _ in self.manifest.fields:
+            if kind == "array":
                 arrays[name] = torch.from_numpy(self.beton.arrays(name, start, stop))
             else:
                 arrays[name] = torch.from_numpy(np.ascontiguousarray(self.beton.metadata[name][start:stop]))[:, None]
@@ -96,13 +89,13 @@ class BetonLoader:
         return torch.cat([self.read(i, i + 1).images for i in order.epoch(0)[:count].tolist()])
 
 
-def first_samples(path: Path, most: int) -> HostBatch:
+def first_samples(path: Path, most: int) -> Samples:
     """The first samples of a split, at most `most`, in file order. Raises InputError as BetonLoader."""
     loader = BetonLoader(path, batch_size=1)
     return loader.read(0, min(most, loader.manifest.count))
 
 
-def _batch(arrays: dict[str, torch.Tensor]) -> HostBatch:
+def _batch(arrays: dict[str, torch.Tensor]) -> Samples:
     images = arrays["image"] if "image" in arrays else torch.cat([arrays["x0"], arrays["x1"]], dim=1)
     labels = arrays["label"][:, 0] if "label" in arrays else None
-    return HostBatch(images, labels, arrays.get("attributes"))
+    return Samples(images, labels, arrays.get("attributes"))

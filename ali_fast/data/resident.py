@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ali_fast.data.device import DeviceBatch, each
 from ali_fast.data.loader import BetonLoader
+from ali_fast.data.samples import Samples
 from ali_fast.data.schema import Manifest
 
 CHUNK = 1 << 14  # samples read at once while filling
@@ -17,8 +17,7 @@ CHUNK = 1 << 14  # samples read at once while filling
 
 def resident_bytes(manifest: Manifest) -> int:
     """What a split takes on the device."""
-    sample = 16 if manifest.shape == (2,) else torch.Size(manifest.shape).numel()
-    return manifest.count * (sample + 8 * bool(manifest.classes) + len(manifest.attributes))
+    return manifest.count * sum(field.size for field in manifest.fields)
 
 
 class ResidentSet:
@@ -35,7 +34,7 @@ class ResidentSet:
         self.copying = torch.cuda.Stream(device) if device.type == "cuda" else None
         count = loader.manifest.count
         first = loader.read(0, min(CHUNK, count))
-        self.samples = each(lambda t: torch.empty((count, *t.shape[1:]), dtype=t.dtype, device=device), first)
+        self.samples = first.map(lambda t: torch.empty((count, *t.shape[1:]), dtype=t.dtype, device=device))
         for start in range(0, count, CHUNK):
             chunk = first if start == 0 else loader.read(start, min(start + CHUNK, count))
             for whole, part in zip(self.samples, chunk, strict=True):
@@ -65,7 +64,7 @@ class ResidentSet:
         copied.record_stream(computing)
         return copied
 
-    def epoch(self, epoch: int, start: int = 0) -> Generator[DeviceBatch, None, None]:
+    def epoch(self, epoch: int, start: int = 0) -> Generator[Samples, None, None]:
         """The batches of an epoch, from number `start` on, in memory of their own."""
         for batch in self.indices(epoch, start):
-            yield each(partial(torch.index_select, dim=0, index=batch), self.samples)
+            yield self.samples.map(partial(torch.index_select, dim=0, index=batch))

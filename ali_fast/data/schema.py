@@ -21,7 +21,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from ali_fast.errors import InputError
 
@@ -35,6 +35,24 @@ class NotPreparedError(InputError):
 
 class DamagedError(InputError):
     """The split is there but not whole. It is never rebuilt without being asked for; the message says how to ask."""
+
+
+class Field(NamedTuple):
+    """What the file has of each sample under a name: an "array" of uint8, an "int" (int64) or a "float" (float64)."""
+
+    name: str
+    kind: Literal["array", "int", "float"]
+    shape: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes a sample."""
+        return math.prod(self.shape) if self.kind == "array" else 8
+
+    @property
+    def type(self) -> str:
+        """As manifests say it, e.g. "uint8[32, 32, 3]"."""
+        return {"array": f"uint8{list(self.shape)}", "int": "int64", "float": "float64"}[self.kind]
 
 
 @dataclass(frozen=True)
@@ -54,20 +72,24 @@ class Manifest:
     """What `prepare` was asked for beyond the data set's name, e.g. a folder's image size."""
 
     @property
-    def fields(self) -> dict[str, str]:
-        """Name of each field, in the file's order, and its type."""
+    def fields(self) -> tuple[Field, ...]:
+        """In the file's order."""
         points = self.shape == (2,)
-        fields = {"x0": "float64", "x1": "float64"} if points else {"image": f"uint8{list(self.shape)}"}
+        fields = [Field("x0", "float"), Field("x1", "float")] if points else [Field("image", "array", self.shape)]
         if self.classes:
-            fields["label"] = "int64"
+            fields.append(Field("label", "int"))
         if self.attributes:
-            fields["attributes"] = f"uint8[{len(self.attributes)}]"
-        return fields
+            fields.append(Field("attributes", "array", (len(self.attributes),)))
+        return tuple(fields)
 
     def to_json(self) -> str:
         """As it is written beside the beton."""
-        values = {"format": "ali-fast beton", "version": VERSION} | dataclasses.asdict(self) | {"fields": self.fields}
-        return json.dumps(values, indent=2) + "\n"
+        values = {"format": "ali-fast beton", "version": VERSION} | dataclasses.asdict(self)
+        return json.dumps(values | {"fields": _types(self.fields)}, indent=2) + "\n"
+
+
+def _types(fields: tuple[Field, ...]) -> dict[str, str]:
+    return {field.name: field.type for field in fields}
 
 
 def beton_path(data_dir: Path, dataset: str, split: str) -> Path:
@@ -199,6 +221,6 @@ def _parse(raw: bytes, dataset: str, split: str) -> Manifest:
         source_sha256=values["source_sha256"],
         options=values["options"],
     )
-    if values.get("fields") != manifest.fields:
+    if values.get("fields") != _types(manifest.fields):
         raise _FaultError(f"its 'fields' do not follow from the rest: {values.get('fields')!r:.200}")
     return manifest

@@ -12,7 +12,7 @@ from contextlib import closing
 import torch
 from torch import Tensor
 
-from ali_fast.data.device import Wait, to_device, y_of
+from ali_fast.data.device import Wait, to_device
 from ali_fast.data.loader import BetonLoader
 from ali_fast.data.resident import ResidentSet
 
@@ -30,7 +30,7 @@ class Source:
         self.loader, self.device, self.conditional, self.wait = loader, device, conditional, Wait(device)
         self.held = ResidentSet(loader, device) if resident else None
         self.samples = None if self.held is None else self.held.samples.images
-        self.samples_y = y_of(self.held.samples) if self.held is not None and conditional else None
+        self.samples_y = self.held.samples.y if self.held is not None and conditional else None
         if self.held is None:
             loader.compile()
 
@@ -42,7 +42,7 @@ class Source:
             return
         with closing(self.loader.epoch(epoch, start)) as batches:
             for batch in self.wait.timed(to_device(batches, self.device)):
-                y = y_of(batch) if self.conditional else None
+                y = batch.y if self.conditional else None
                 yield (batch.images,) if y is None else (batch.images, y)
 
     def batches(self, step: int) -> Generator[Batch, None, None]:

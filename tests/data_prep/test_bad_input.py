@@ -92,7 +92,7 @@ def test_no_network(refused, monkeypatch):
 
 
 def test_folders_that_will_not_do(refused, tmp_path):
-    empty, few = pictures(tmp_path / "empty", 0), pictures(tmp_path / "few", 50)
+    empty, few = pictures(tmp_path / "empty", 0), pictures(tmp_path / "few", 2)
     empty.mkdir(exist_ok=True)
     refused("prepare", "folder", "--preset", "cifar10", "--source", empty, parts=("not one image in it",))
     refused(
@@ -102,11 +102,19 @@ def test_folders_that_will_not_do(refused, tmp_path):
         "cifar10",
         "--source",
         few,
-        parts=("50 images, which leaves 40", "one batch of 100"),
+        parts=("too few images (2): one each to train on",),
     )
     refused("prepare", "folder", "--source", few, parts=("folder needs --preset",))
     refused("prepare", "digits", "--preset", "digits", parts=("--preset digits: only of a folder",))
     refused("prepare", "digits", "--seed", "1", parts=("--seed 1: only of a folder",))
+
+
+def test_a_folder_smaller_than_the_presets_batch(refused, tmp_path):
+    source = pictures(tmp_path / "s", 110)
+    arguments = ["prepare", "folder", "--source", str(source), "--data-dir", str(tmp_path / "data")]
+    assert cli.main([*arguments, "--preset", "digits"]) == 0
+    train = ("train", "--dataset", "folder", "--preset", "digits", "--run-dir", tmp_path / "run")
+    refused(*train, parts=("batch size 100 is larger than the set, which has 88 samples; take at most 88",))
 
 
 def test_a_folder_of_another_preset(refused, tmp_path):

@@ -29,14 +29,14 @@ class Server(http.server.ThreadingHTTPServer):
         self.data = DATA
         self.ranges = True  # whether it knows them
         self.cuts: list[int] = []  # after how many bytes to hang up, one for each request
-        self.status = 200
+        self.status, self.phrase = 200, None
         self.drip = 0.0  # seconds between single bytes
         self.asked: list[str | None] = []
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     def published(self, **changes: object) -> Published:
         fields = {"name": "set.bin", "size": len(DATA), "sha256": DIGEST} | changes
-        return Published(url=f"http://127.0.0.1:{self.server_port}/set.bin", **fields)
+        return Published(base=f"http://127.0.0.1:{self.server_port}/", **fields)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -49,7 +49,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         wanted = self.headers.get("Range")
         self.server.asked.append(wanted)
         if self.server.status != 200:
-            self.send_error(self.server.status)
+            self.send_response(self.server.status, self.server.phrase)
+            self.end_headers()
             return
         data, start = self.server.data, 0
         if wanted and self.server.ranges:
@@ -82,7 +83,7 @@ def direct(monkeypatch):
 def silent():
     """A file on a server that takes connections and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield Published("set.bin", len(DATA), DIGEST, f"http://127.0.0.1:{listening.getsockname()[1]}/set.bin")
+        yield Published("set.bin", len(DATA), DIGEST, f"http://127.0.0.1:{listening.getsockname()[1]}/")
 
 
 @pytest.fixture
@@ -153,6 +154,18 @@ def test_a_damaged_file_of_an_earlier_call_is_loaded_anew(server, tmp_path, caps
     assert "damaged" in capsys.readouterr().out
 
 
+def test_a_wrong_file_stays_until_a_better_one_is_there(server, tmp_path):
+    """It may be the user's own, put there by hand."""
+    (tmp_path / "set.bin").write_bytes(b"another release")
+    server.status = 404
+    with pytest.raises(InputError, match="the server says 404"):
+        fetch(server.published(), tmp_path)
+    assert (tmp_path / "set.bin").read_bytes() == b"another release"
+    server.status = 200
+    assert fetch(server.published(), tmp_path).read_bytes() == DATA
+    assert [p.name for p in tmp_path.iterdir()] == ["set.bin"]
+
+
 def test_a_wrong_digest_is_refused_and_nothing_is_left_that_looks_whole(server, tmp_path):
     (tmp_path / "set.bin.part").write_bytes(DATA[:10])  # which might be what was wrong
     with pytest.raises(
@@ -179,6 +192,32 @@ def test_a_server_that_says_no(server, tmp_path, status, attempts):
     assert len(server.asked) == attempts
 
 
+@pytest.mark.parametrize("status", [404, 503])
+def test_what_a_server_says_is_one_line_of_text(server, tmp_path, status):
+    server.status, server.phrase = status, "\x1b[2J\x07\x9b Nicht da \xe4"
+    with pytest.raises(InputError, match=rf"the server says {status} \?\[2J\?\? Nicht da \xe4[ ;]") as error:
+        fetch(server.published(), tmp_path)
+    assert str(error.value).isprintable()
+
+
+def test_what_is_no_answer_at_all_is_said_as_text(direct, tmp_path, monkeypatch, within):
+    """A login page's or a game server's bytes, say, in place of a status line."""
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer():
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"\x1b[2J\x00 hello\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        file = Published("set.bin", 10, DIGEST, f"http://127.0.0.1:{listening.getsockname()[1]}/")
+        with within(20), pytest.raises(InputError, match=r"\?\[2J\? hello") as error:
+            fetch(file, tmp_path)
+    assert str(error.value).isprintable()
+
+
 def test_a_server_that_always_hangs_up(server, tmp_path):
     server.cuts = [10] * 100
     with pytest.raises(InputError, match=r"closed after 50 of 300000 bytes \(5 attempts\).*--source"):
@@ -193,7 +232,7 @@ def test_a_connection_that_brings_something_is_no_failed_attempt(server, tmp_pat
 
 
 def test_no_network(direct, tmp_path, within):
-    file = Published("set.bin", 10, DIGEST, "http://no-such-host.invalid/set.bin")
+    file = Published("set.bin", 10, DIGEST, "http://no-such-host.invalid/")
     with (
         within(60),
         pytest.raises(InputError, match=r"cannot download http://no-such-host.invalid/set.bin: .*--source"),
@@ -201,7 +240,7 @@ def test_no_network(direct, tmp_path, within):
         fetch(file, tmp_path)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        file = Published("set.bin", 10, DIGEST, f"http://127.0.0.1:{closed.getsockname()[1]}/set.bin")
+        file = Published("set.bin", 10, DIGEST, f"http://127.0.0.1:{closed.getsockname()[1]}/")
         with within(10), pytest.raises(InputError, match=r"refused.*--source"):
             fetch(file, tmp_path)
 
@@ -227,6 +266,52 @@ def test_silence_after_answers_may_pass(server, silent, tmp_path, monkeypatch, w
     with within(20):
         assert fetch(file, tmp_path).read_bytes() == DATA
     assert calls == [0, 1000, 1000]
+
+
+@pytest.fixture
+def lookups(server, monkeypatch):
+    """(which name lookups fail, counted from 1; the lookups asked for)."""
+    lookup, fails, asked = socket.getaddrinfo, set(), []
+
+    def sometimes(*arguments, **keywords):
+        asked.append(arguments)
+        if len(asked) in fails:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return lookup(*arguments, **keywords)
+
+    monkeypatch.setattr(socket, "getaddrinfo", sometimes)
+    return fails, asked
+
+
+def test_a_failed_name_lookup_after_answers_may_pass(server, lookups, tmp_path):
+    fails, asked = lookups
+    fails |= {2, 4}
+    server.cuts = [1000, 2000]
+    assert fetch(server.published(), tmp_path).read_bytes() == DATA
+    assert server.asked == [None, "bytes=1000-", "bytes=3000-"]
+    assert len(asked) == 5
+
+
+def test_name_lookups_that_go_on_failing_keep_what_came(server, lookups, tmp_path):
+    fails, asked = lookups
+    fails |= set(range(2, 100))
+    server.cuts = [1000]
+    says = r"no connection: Temporary failure in name resolution \(5 attempts\); get set\.bin another way"
+    with pytest.raises(InputError, match=says):
+        fetch(server.published(), tmp_path)
+    assert len(asked) == download.ATTEMPTS
+    assert (tmp_path / "set.bin.part").read_bytes() == DATA[:1000]
+
+
+@pytest.mark.parametrize("there", [0, 1000])
+def test_a_failed_name_lookup_at_first_is_not_tried_again(server, lookups, tmp_path, there):
+    fails, asked = lookups
+    fails.add(1)
+    (tmp_path / "set.bin.part").write_bytes(DATA[:there])
+    with pytest.raises(InputError, match=r"no connection: Temporary failure in name resolution; get set\.bin another"):
+        fetch(server.published(), tmp_path)
+    assert len(asked) == 1
+    assert (tmp_path / "set.bin.part").read_bytes() == DATA[:there]
 
 
 def test_a_server_that_drips(server, tmp_path, monkeypatch, within):

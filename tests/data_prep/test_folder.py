@@ -6,11 +6,13 @@ import published
 import pytest
 from PIL import Image
 
+from ali_fast.data.loader import BetonLoader
+from ali_fast.data.schema import beton_path
 from ali_fast.errors import InputError
 from ali_fast.pictures import list_pictures, read_pictures
-from data_prep import folder
+from data_prep import folder, prepare
 
-OPTIONS = {"size": 16, "batch_size": 4}
+OPTIONS = {"size": 16}
 
 
 def png(color: tuple[int, int, int], width: int = 20, height: int = 14) -> bytes:
@@ -49,10 +51,27 @@ def test_the_split_follows_the_seed_and_nothing_else(tmp_path):
     first = split(source)
     assert first == split(again)
     assert first != split(source, seed=1)
-    assert [len(part) for part in split(source, valid_fraction=0.25, test_fraction=0.5).values()] == [10, 10, 20]
+    assert [len(part) for part in first.values()] == [32, 4, 4]
     # The stated rule: sorted by path, shuffled by the seed, then test, valid, train.
     order = np.random.default_rng(0).permutation(40)
     assert [pixel[0] for pixel, _ in first["test"] + first["valid"] + first["train"]] == order.tolist()
+
+
+@pytest.mark.parametrize(
+    ("count", "counts"), [(3, (1, 1, 1)), (14, (12, 1, 1)), (15, (11, 2, 2)), (110, (88, 11, 11)), (130, (104, 13, 13))]
+)
+def test_any_images_will_do_that_leave_one_to_train_on(tmp_path, count, counts):
+    source = published.put(tmp_path / "s", {f"{n}.png": b"" for n in range(count)})
+    assert tuple(split.count for split in folder.open_source(source, tmp_path, **OPTIONS).values()) == counts
+
+
+def test_a_batch_that_the_images_do_not_fill_is_the_loaders_to_refuse(tmp_path):
+    source = published.put(tmp_path / "s", {f"{n}.png": png((n, 0, 0)) for n in range(110)})
+    train, *_ = prepare("folder", source=source, data_dir=tmp_path, size=4)
+    path = beton_path(tmp_path, "folder", train.split)
+    assert len(BetonLoader(path, batch_size=50)) == 1
+    with pytest.raises(InputError, match=r"batch size 100 is larger than .* 88 samples; take at most 88"):
+        BetonLoader(path, batch_size=100)
 
 
 def test_mixed_sizes_and_modes_and_one_channel(tmp_path):
@@ -68,7 +87,7 @@ def test_mixed_sizes_and_modes_and_one_channel(tmp_path):
         },
     )
     for channels in (1, 3):
-        for split in folder.open_source(source, tmp_path, size=28, channels=channels, batch_size=1).values():
+        for split in folder.open_source(source, tmp_path, size=28, channels=channels).values():
             for index in range(split.count):
                 sample = split.read(index)
                 assert sample.image.shape == (28, 28, channels)
@@ -96,7 +115,7 @@ def test_a_trained_model_is_given_the_pixels_it_was_trained_on(tmp_path, channel
     }
     source = published.put(tmp_path / "s", files)
     prepared = {}
-    for split in folder.open_source(source, tmp_path, size=16, channels=channels, batch_size=1).values():
+    for split in folder.open_source(source, tmp_path, size=16, channels=channels).values():
         prepared |= {split.name(i): split.read(i).image for i in range(split.count)}
     found = list_pictures([source])
     assert [file.name for file in found] == sorted(prepared)
@@ -111,7 +130,7 @@ def test_orientation_is_applied(tmp_path):
     exif[0x0112] = 3  # stored upside down
     data = published.encode(Image.fromarray(pixels), "PNG", exif=exif)
     source = published.put(tmp_path, {f"{n}.png": data for n in range(3)})
-    image = folder.open_source(source, tmp_path, size=8, batch_size=1)["train"].read(0).image
+    image = folder.open_source(source, tmp_path, size=8)["train"].read(0).image
     assert image[0].max() == 0
     assert image[-1].min() == 255
 
@@ -128,10 +147,15 @@ def test_links_in_circles_are_followed_once(tmp_path):
     assert splits["train"].classes == ("a", "b")
 
 
-def test_names_that_are_not_unicode(tmp_path):
+def test_names_that_are_not_unicode(tmp_path, capsys):
+    """capsys, as a terminal under en_US.UTF-8, takes no surrogates."""
+    tmp_path = tmp_path / os.fsdecode(b"caf\xe9")
+    tmp_path.mkdir()
     for number in range(12):
         (tmp_path / os.fsdecode(b"caf\xe9 \n%d.png" % number)).write_bytes(png((number, 0, 0)))
     splits = folder.open_source(tmp_path, tmp_path, **OPTIONS)
+    assert "reading 12 images of " in (out := capsys.readouterr().out)
+    assert "caf? for their sha256" in out
     assert sorted(p[0] for s in splits.values() for p, _ in contents(s)) == list(range(12))
     for path in tmp_path.iterdir():
         path.write_bytes(b"")
@@ -144,14 +168,12 @@ def test_names_that_are_not_unicode(tmp_path):
     [
         ({"notes.txt": b""}, {}, "not one image in it; files ending in .jpg"),
         ({}, {}, "not one image in it"),
-        ({f"{n}.png": b"" for n in range(5)}, {}, "5 images, which leaves 3 to train on .*one batch of 4"),
-        ({"0.png": b""}, {}, "1 images, which leaves 0"),
+        ({f"{n}.png": b"" for n in range(2)}, {}, r"too few images \(2\): one each to train on"),
+        ({"0.png": b""}, {}, r"too few images \(1\): one each"),
         ({"0.png": b"", "a/1.png": b"", "b/1.png": b""}, {}, r"both in it \(0.png\) and in sub-folders \(a\)"),
         ({"0.png": b""}, {"size": None}, "folder needs --preset, the one to be trained"),
         ({"0.png": b""}, {"size": 0}, "size 0, channels 3: 1 to 1024"),
         ({"0.png": b""}, {"channels": 2}, "size 16, channels 2: "),
-        ({"0.png": b""}, {"valid_fraction": 0.5, "test_fraction": 0.5}, "together below 1"),
-        ({"0.png": b""}, {"valid_fraction": float("nan")}, "together below 1"),
         ({"0.png": b""}, {"seed": -1}, "seed -1: 0 or more"),
     ],
 )

@@ -19,7 +19,7 @@ import data_prep
 from ali_fast.data.beton import Beton
 from ali_fast.data.schema import DamagedError, NotPreparedError, beton_path, manifest_path
 from ali_fast.errors import InputError
-from data_prep import __main__, prepare
+from data_prep import prepare
 
 SPLITS = ("train", "valid", "test")
 
@@ -87,7 +87,7 @@ def test_check_finds_one_wrong_pixel_and_makes_nothing(tmp_path):
 
 
 def test_check_is_of_what_was_asked_for(tmp_path):
-    made = prepare("folder", source=bitmaps(tmp_path / "a", 0), data_dir=tmp_path, size=8, batch_size=4, seed=3)
+    made = prepare("folder", source=bitmaps(tmp_path / "a", 0), data_dir=tmp_path, size=8, seed=3)
     assert prepare("folder", source=tmp_path / "a", data_dir=tmp_path, check=True) == made
     anew = "make all anew with: ali-fast prepare folder --force --source FOLDER --preset PRESET --seed"
     with pytest.raises(InputError, match=f"with seed 3, not 4; {anew} 4"):
@@ -145,7 +145,7 @@ def test_a_folder_is_what_was_prepared_or_it_is_said(tmp_path):
             Image.new("RGB", (9, 9), (number, 0, 0)).save(tmp_path / name / f"{number}.png")
         return tmp_path / name
 
-    options = {"size": 8, "batch_size": 4}
+    options = {"size": 8}
     made = prepare("folder", source=images("a", 12), data_dir=tmp_path, **options)
     assert prepare("folder", source=tmp_path / "a", data_dir=tmp_path) == made
     assert prepare("folder", data_dir=tmp_path) == made
@@ -164,17 +164,17 @@ def bitmaps(path, red):
 
 
 def test_other_pixels_under_the_same_names_and_sizes_are_said(tmp_path):
-    made = prepare("folder", source=bitmaps(tmp_path / "a", 1), data_dir=tmp_path, size=8, batch_size=4)
+    made = prepare("folder", source=bitmaps(tmp_path / "a", 1), data_dir=tmp_path, size=8)
     assert prepare("folder", source=bitmaps(tmp_path / "same", 1), data_dir=tmp_path) == made
     with pytest.raises(InputError, match=r"from other files than these; make all anew with: .*--force"):
         prepare("folder", source=bitmaps(tmp_path / "b", 2), data_dir=tmp_path)
     manifest_path(beton_path(tmp_path, "folder", "test")).unlink()  # no split is made beside those of other images
     with pytest.raises(InputError, match="from other files than these"):
-        prepare("folder", source=tmp_path / "b", data_dir=tmp_path, size=8, batch_size=4)
+        prepare("folder", source=tmp_path / "b", data_dir=tmp_path, size=8)
 
 
 def test_a_set_from_before_contents_were_noted_is_read_but_not_taken_for_the_same(tmp_path):
-    options = {"size": 8, "batch_size": 4}
+    options = {"size": 8}
     before = []
     for manifest in prepare("folder", source=bitmaps(tmp_path / "a", 1), data_dir=tmp_path, **options):
         listing = {"listing": manifest.source_sha256["listing"]}
@@ -203,7 +203,7 @@ def test_waits_for_another_and_says_so(tmp_path, capsys):
 
 
 def program(tmp_path, *arguments):
-    command = [sys.executable, "-m", "data_prep", "digits", "--data-dir", str(tmp_path), *arguments]
+    command = [sys.executable, "-m", "ali_fast", "prepare", "digits", "--data-dir", str(tmp_path), *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -212,16 +212,19 @@ def test_two_at_once(tmp_path):
     for each in programs:
         out, err = each.communicate(timeout=300)
         assert each.returncode == 0, err
-        assert "train: 1,297 of 8x8x1" in out
+        assert "digits train: 1,297 images" in out
     prepare("digits", data_dir=tmp_path, check=True)
     assert {path.suffix for path in folder(tmp_path).iterdir()} == {".beton", ".json", ""}
 
 
 def test_killed_programs_leave_nothing_that_looks_finished(tmp_path):
-    for number, delay in enumerate((0.3, 0.6, 0.8, 1.0)):
+    for sign in (signal.SIGKILL, signal.SIGTERM):
+        for part in tmp_path.glob("digits/*.part"):  # the one before's
+            part.unlink()
         killed = program(tmp_path, "--force")
-        time.sleep(delay)
-        killed.send_signal(signal.SIGTERM if number == 3 else signal.SIGKILL)
+        while killed.poll() is None and not list(tmp_path.glob("digits/*.part")):
+            time.sleep(0.001)
+        killed.send_signal(sign)
         killed.communicate(timeout=300)
         for split in SPLITS:
             with contextlib.suppress(NotPreparedError):
@@ -230,17 +233,11 @@ def test_killed_programs_leave_nothing_that_looks_finished(tmp_path):
         prepare("digits", data_dir=tmp_path, check=True)
 
 
-def test_the_program(tmp_path, capsys):
-    assert __main__.main(["digits", "--data-dir", str(tmp_path)]) == 0
-    assert "valid: 200 of 8x8x1" in capsys.readouterr().out
-    assert __main__.main(["mnist", "--data-dir", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith("data_prep: there is no data set 'mnist'")
-
-
-def test_the_program_says_what_prepares_a_folder(tmp_path, capsys):
-    assert __main__.main(["folder", "--source", str(tmp_path), "--data-dir", str(tmp_path / "data")]) == 2
-    line = f"ali-fast prepare folder --source FOLDER --preset PRESET --data-dir {tmp_path / 'data'}\n"
-    assert capsys.readouterr().err.endswith(f"images are resized to what it takes: {line}")
+def test_a_folder_without_a_preset_is_told_the_whole_line(tmp_path):
+    with pytest.raises(InputError) as error:
+        prepare("folder", source=tmp_path, data_dir=tmp_path / "data")
+    line = f"ali-fast prepare folder --source FOLDER --preset PRESET --data-dir {tmp_path / 'data'}"
+    assert str(error.value).endswith(f"images are resized to what it takes: {line}")
 
 
 @pytest.mark.parametrize("dataset", data_prep.DATASETS)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_prep import cifar10, fashion_mnist, mixture
+from data_prep import cifar10, fashion_mnist, mixture, svhn
 
 
 def test_classes_are_the_publishers_in_its_order():
@@ -19,6 +19,13 @@ def test_fashion_mnists_splits_are_those_of_the_readme():
         "valid": ("train", 50_000, 60_000),
         "test": ("test", 0, 10_000),
     }
+
+
+def test_addresses_are_the_publishers():
+    assert cifar10.ARCHIVE.url == "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+    assert svhn.FILES["extra"].url == "http://ufldl.stanford.edu/housenumbers/extra_32x32.mat"
+    amazon = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+    assert fashion_mnist.FILES["test labels"].url == amazon + "t10k-labels-idx1-ubyte.gz"
 
 
 EXPECTED = {

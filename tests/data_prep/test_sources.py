@@ -63,7 +63,7 @@ SOURCES = {
     "svhn": (make_svhn, {}, {"train": 9, "test": 5, "extra": 80}),
     "celeba": (make_celeba, {}, {"train": 5, "valid": 3, "test": 2}),
     "imagenet64": (make_imagenet64, {}, {"train": 9, "valid": 2}),
-    "folder": (make_folder, {"size": 16, "channels": 1, "batch_size": 4}, {"train": 10, "valid": 1, "test": 1}),
+    "folder": (make_folder, {"size": 16, "channels": 1}, {"train": 10, "valid": 1, "test": 1}),
 }
 
 
@@ -98,5 +98,5 @@ def test_a_broken_image_ends_in_its_name_and_nothing_that_looks_finished(tmp_pat
     make_folder(tmp_path / "source", monkeypatch)
     (tmp_path / "source" / "a" / "4.png").write_bytes(b"\x89PNG no")
     with pytest.raises(InputError, match=r"image a/4.png"):
-        prepare("folder", source=tmp_path / "source", data_dir=tmp_path, size=16, batch_size=4)
+        prepare("folder", source=tmp_path / "source", data_dir=tmp_path, size=16)
     assert not list(tmp_path.glob("folder/train*"))

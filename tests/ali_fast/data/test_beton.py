@@ -13,7 +13,7 @@ import pytest
 from ali_fast.data import beton as format_
 from ali_fast.data import schema
 from ali_fast.data.beton import Beton
-from ali_fast.data.schema import DamagedError, NotPreparedError
+from ali_fast.data.schema import DamagedError, Field, NotPreparedError
 
 HEADER = struct.Struct("<HHIQQ")
 METADATA_AT = 24 + 2 * 1041  # of a set with two fields
@@ -55,7 +55,7 @@ def test_reads_what_was_written(make, form):
 
 @pytest.mark.parametrize("count", [1, 40, 41, 42, 130])
 def test_layout_never_crosses_a_page(count):
-    fields = [("image", "array", (100,)), ("label", "int", ()), ("attributes", "array", (3,))]
+    fields = [Field("image", "array", (100,)), Field("label", "int"), Field("attributes", "array", (3,))]
     offsets, end = format_.layout(count, fields, page_bytes=8192)
     offsets = offsets.astype(int)
     start = 24 + 3 * 1041 + count * 24
@@ -300,13 +300,12 @@ def test_fuzz(make, ram, form):
         except DamagedError:
             continue
         accepted += 1
-        for name, kind in beton.manifest.fields.items():
-            if kind.startswith("uint8"):
-                arrays = beton.arrays(name, 0, 40)
-                offsets = beton.metadata[name].astype(object)
-                assert min(offsets) >= METADATA_AT - 1041
-                assert max(offsets) + arrays[0].size <= len(raw) - 24 * 40
-        if "label" in beton.manifest.fields:
+        for field in format_.arrays_of(beton.manifest.fields):
+            arrays = beton.arrays(field.name, 0, 40)
+            offsets = beton.metadata[field.name].astype(object)
+            assert min(offsets) >= METADATA_AT - 1041
+            assert max(offsets) + arrays[0].size <= len(raw) - 24 * 40
+        if beton.manifest.classes:
             assert set(beton.metadata["label"]) <= set(range(10))
     assert tracemalloc.get_traced_memory()[1] < 4 << 20
     tracemalloc.stop()

@@ -1,10 +1,11 @@
+import dataclasses
 import json
 import random
 
 import pytest
 
 from ali_fast.data import schema
-from ali_fast.data.schema import DamagedError, Manifest, NotPreparedError
+from ali_fast.data.schema import DamagedError, Field, Manifest, NotPreparedError
 from ali_fast.errors import InputError
 
 MANIFEST = Manifest(
@@ -19,6 +20,7 @@ MANIFEST = Manifest(
     source_sha256={"file": "01" * 32},
     options={"size": 4},
 )
+POINTS = Manifest("m", "train", 3, (2,), (), (), 1, "0" * 64)
 
 
 @pytest.fixture
@@ -38,9 +40,60 @@ def test_json_round_trip(beton):
 
 
 def test_fields_in_file_order():
-    assert MANIFEST.fields == {"image": "uint8[4, 4, 1]", "label": "int64", "attributes": "uint8[3]"}
-    points = Manifest("m", "train", 3, (2,), (), (), 1, "0" * 64)
-    assert points.fields == {"x0": "float64", "x1": "float64"}
+    image, attributes = Field("image", "array", (4, 4, 1)), Field("attributes", "array", (3,))
+    assert MANIFEST.fields == (image, Field("label", "int", ()), attributes)
+    assert [field.size for field in MANIFEST.fields] == [16, 8, 3]
+    assert POINTS.fields == (Field("x0", "float", ()), Field("x1", "float", ()))
+
+
+TEXT = """{
+  "format": "ali-fast beton",
+  "version": 1,
+  "dataset": "made",
+  "split": "train",
+  "count": 7,
+  "shape": [
+    4,
+    4,
+    1
+  ],
+  "classes": [
+    "a",
+    "b"
+  ],
+  "attributes": [
+    "x",
+    "y",
+    "z"
+  ],
+  "bytes": 12345,
+  "sha256": "abababababababababababababababababababababababababababababababab",
+  "source_sha256": {
+    "file": "0101010101010101010101010101010101010101010101010101010101010101"
+  },
+  "options": {
+    "size": 4
+  },
+  "fields": {
+    "image": "uint8[4, 4, 1]",
+    "label": "int64",
+    "attributes": "uint8[3]"
+  }
+}
+"""
+
+
+def test_the_text_stays_what_older_versions_wrote():
+    assert MANIFEST.to_json() == TEXT
+    assert json.loads(POINTS.to_json())["fields"] == {"x0": "float64", "x1": "float64"}
+
+
+def test_names_of_any_kind_are_kept_whatever_the_locale(beton):
+    """A class is named by its folder, and a folder's name may be no Unicode."""
+    named = dataclasses.replace(MANIFEST, classes=("größe", "caf\udce9"))
+    assert named.to_json().isascii()
+    write(beton, named.to_json())
+    assert schema.read_manifest(beton) == named
 
 
 def test_missing_manifest(beton):
