@@ -1,6 +1,7 @@
 """The five models of section 4.5, R members each: which networks, which game, how to encode and decode.
 
-Points and codes are [R, B, 2]. `encode` and `decode` are for evaluation mode; `play` is one game in training mode.
+Points and codes are [R, B, 2]. `play` is one game in training mode. In evaluation mode `encode` and `decode` take no
+`statistics`: see nets.Network.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from ali_fast.mixture import games, nets
 from ali_fast.mixture.games import Judged, Outcome
 from ali_fast.mixture.nets import Network, Sizes, Statistics
+from ali_fast.objective import METRICS, negative_bound
 
 
 class Turn(NamedTuple):
@@ -53,8 +55,8 @@ class Model(nn.Module):
         """A sample of q(z | x)."""
         raise NotImplementedError
 
-    def decode(self, z: Tensor) -> Tensor:
-        return self.decoder(z, [])
+    def decode(self, z: Tensor, statistics: Statistics | None = None) -> Tensor:
+        return self.decoder(z, statistics)
 
     def generator_parameters(self) -> list[nn.Parameter]:
         """Of whatever is trained beside a discriminator."""
@@ -87,96 +89,77 @@ class Encoding(Model):
         super().__init__(members, sizes)
         self.encoder = nets.encoder(members, sizes)
 
-    def encode(self, x: Tensor, eps: Tensor) -> Tensor:
-        return self.encoder(torch.cat([x, eps], dim=2), [])
+    def encode(self, x: Tensor, eps: Tensor, statistics: Statistics | None = None) -> Tensor:
+        return self.encoder(torch.cat([x, eps], dim=2), statistics)
 
 
 class Ali(Encoding):
-    losses = games.ADVERSARIAL_LOSSES
+    """Algorithm 1 of the paper."""
+
+    losses = METRICS["gan"]
 
     def __init__(self, members: int, sizes: Sizes):
         super().__init__(members, sizes)
         self.discriminator = nets.discriminator(members, sizes.x + sizes.z, sizes)
 
     def play(self, turn: Turn, statistics: Statistics) -> Outcome:
-        return games.ali(
-            lambda x: self.encoder(torch.cat([x, turn.eps], dim=2), statistics),
-            lambda z: self.decoder(z, statistics),
-            lambda x, x_tilde, z_hat, z: self.judge(_points(x, x_tilde, turn.blur), torch.cat([z_hat, z], dim=1)),
-            self.generator_parameters(),
-            self.discriminator_parameters(),
-            turn.x,
-            turn.z,
-            turn.penalty,
-        )
+        z_hat, x_tilde = self.encode(turn.x, turn.eps, statistics), self.decode(turn.z, statistics)
+        judged = self.judge(_points(turn.x, x_tilde, turn.blur), torch.cat([z_hat, turn.z], dim=1))
+        theta_g, theta_d = self.generator_parameters(), self.discriminator_parameters()
+        return games.play(judged, theta_g, theta_d, turn.penalty, of_data=z_hat, of_samples=x_tilde)
 
     def judge(self, x: Tensor, z: Tensor) -> Judged:
         pairs = torch.cat([x, z], dim=2)
-        return Judged(self.discriminator(pairs, [])[:, :, 0], pairs)
+        return Judged(self.discriminator(pairs)[:, :, 0], pairs)
+
+
+class PostHoc(Ali):
+    """Post-hoc inference: ALI's game against a GAN's decoder, which stays as it is."""
+
+    def __init__(self, members: int, sizes: Sizes):
+        super().__init__(members, sizes)
+        self.decoder.freeze()
 
 
 class Gan(Model):
-    losses = games.ADVERSARIAL_LOSSES
+    """ALI without codes. L_g has the data's term too, as in the authors' code, which no parameter of G feels."""
+
+    losses = METRICS["gan"]
 
     def __init__(self, members: int, sizes: Sizes):
         super().__init__(members, sizes)
         self.discriminator = nets.discriminator(members, sizes.x, sizes)
 
     def play(self, turn: Turn, statistics: Statistics) -> Outcome:
-        return games.gan(
-            lambda z: self.decoder(z, statistics),
-            lambda x, x_tilde: self.judge(_points(x, x_tilde, turn.blur)),
-            self.generator_parameters(),
-            self.discriminator_parameters(),
-            turn.x,
-            turn.z,
-            turn.penalty,
-        )
+        x_tilde = self.decode(turn.z, statistics)
+        judged = self.judge(_points(turn.x, x_tilde, turn.blur))
+        theta_g, theta_d = self.generator_parameters(), self.discriminator_parameters()
+        return games.play(judged, theta_g, theta_d, turn.penalty, of_data=turn.x, of_samples=x_tilde)
 
     def judge(self, x: Tensor) -> Judged:
-        return Judged(self.discriminator(x, [])[:, :, 0], x)
+        return Judged(self.discriminator(x)[:, :, 0], x)
 
 
 class Inverse(Encoding):
-    """The learned inverse mapping of a GAN whose decoder stays as it is."""
+    """The learned inverse mapping, E_z |z - E(G(z))|^2, of a GAN's decoder, which stays as it is."""
 
-    losses = games.INVERSE_LOSSES
-
-    def __init__(self, members: int, sizes: Sizes):
-        super().__init__(members, sizes)
-        self.decoder.freeze()
-
-    def play(self, turn: Turn, statistics: Statistics) -> Outcome:
-        return games.inverse(
-            lambda x: self.encoder(torch.cat([x, turn.eps], dim=2), statistics),
-            self.decode,
-            self.generator_parameters(),
-            turn.z,
-        )
-
-
-class PostHoc(Ali):
-    """Post-hoc inference: ALI against a GAN's decoder, which stays as it is."""
+    losses = ("loss",)
 
     def __init__(self, members: int, sizes: Sizes):
         super().__init__(members, sizes)
         self.decoder.freeze()
 
     def play(self, turn: Turn, statistics: Statistics) -> Outcome:
-        return games.post_hoc(
-            lambda x: self.encoder(torch.cat([x, turn.eps], dim=2), statistics),
-            self.decode,
-            lambda x, x_tilde, z_hat, z: self.judge(_points(x, x_tilde, turn.blur), torch.cat([z_hat, z], dim=1)),
-            self.generator_parameters(),
-            self.discriminator_parameters(),
-            turn.x,
-            turn.z,
-            turn.penalty,
-        )
+        z_hat = self.encode(self.decode(turn.z), turn.eps, statistics)
+        loss = (turn.z - z_hat).square().sum(dim=2).mean(dim=1)
+        return games.minimize(loss, loss[:, None], self.generator_parameters())
 
 
 class Vae(Model):
-    losses = games.VAE_LOSSES
+    """The negative evidence bound (`ali_fast.objective.negative_bound`). Its losses are the bound's; its gradient is
+    that of the bound with the KL times kl_weight."""
+
+    losses = ("loss", "reconstruction", "kl")
 
     def __init__(self, members: int, sizes: Sizes):
         super().__init__(members, sizes)
@@ -186,19 +169,21 @@ class Vae(Model):
     def noise_dims(self) -> int:
         return self.sizes.z
 
+    def posterior(self, x: Tensor, statistics: Statistics | None = None) -> tuple[Tensor, Tensor]:
+        """mu and log_sigma of q(z | x)."""
+        mu, log_sigma = self.encoder(x, statistics).chunk(2, dim=2)
+        return mu, log_sigma
+
     def encode(self, x: Tensor, eps: Tensor) -> Tensor:
-        mu, log_sigma = self.encoder(x, []).chunk(2, dim=2)
+        mu, log_sigma = self.posterior(x)
         return mu + log_sigma.exp() * eps
 
     def play(self, turn: Turn, statistics: Statistics) -> Outcome:
-        return games.vae(
-            lambda x: tuple(self.encoder(x, statistics).chunk(2, dim=2)),
-            lambda z: self.decoder(z, statistics),
-            self.generator_parameters(),
-            turn.x,
-            turn.eps,
-            turn.kl_weight,
-        )
+        mu, log_sigma = self.posterior(turn.x, statistics)
+        x_hat = self.decode(mu + log_sigma.exp() * turn.eps, statistics)
+        losses = negative_bound(turn.x, x_hat, mu, log_sigma)
+        _, reconstruction, kl = losses
+        return games.minimize(reconstruction + turn.kl_weight * kl, losses.T, self.generator_parameters())
 
 
 MODELS: dict[str, type[Model]] = {"ali": Ali, "gan": Gan, "inverse": Inverse, "post-hoc": PostHoc, "vae": Vae}

@@ -111,9 +111,10 @@ class Network(nn.Module):
         super().train(mode and not self.frozen)
         return self
 
-    def forward(self, h: Tensor, statistics: Statistics) -> Tensor:
+    def forward(self, h: Tensor, statistics: Statistics | None = None) -> Tensor:
+        moments = [] if statistics is None else statistics
         for layer in self.layers:
-            h = layer(h, statistics)
+            h = layer(h, moments)
         return h
 
 
