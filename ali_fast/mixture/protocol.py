@@ -62,18 +62,26 @@ class MixtureRun:
             "columns": {},
         }
 
-    def train(self, model: str, settings: tuple[Setting, ...], decoder: dict[str, Tensor] | None = None) -> Trained:
-        """In a folder of its name, from seeds of its name."""
+    def train(
+        self,
+        model: str,
+        settings: tuple[Setting, ...],
+        *,
+        folder: str | None = None,
+        seeds: tuple[int, ...] | None = None,
+        decoder: dict[str, Tensor] | None = None,
+    ) -> Trained:
+        """A member for each setting; by default in a folder of the model's name, from seeds of its name."""
         job = Job(
             model,
             settings,
-            self.seeds(model, len(settings)),
+            self.seeds(model, len(settings)) if seeds is None else seeds,
             self.config.epochs,
             self.config.batch_size,
             decoder,
             self.sizes,
         )
-        place = Place(self.directory / model, self.console, self.signals, self.compiles)
+        place = Place(self.directory / (folder or model), self.console, self.signals, self.compiles)
         return training.train(job, self.points, place)
 
     def seeds(self, model: str, members: int) -> tuple[int, ...]:
@@ -114,9 +122,7 @@ def run(config: RunConfig, console: Console, sizes: Sizes = PAPER) -> dict[str, 
 def play_method(mixture: MixtureRun, method: str, settings: tuple[Setting, ...]) -> None:
     """Ten runs, say, of ALI or of GAN at once; the best is kept."""
     trained = mixture.train(method, settings)
-    seeds = mixture.seeds(method, len(settings))
-    found, few = (training.covered(trained.model, seeds, count) for count in (training.SAMPLES, PACGAN_SAMPLES))
-    runs = results.of_runs(settings, seeds, trained.first_bad, found, few)
+    runs = measured(trained)
     chosen = results.best(runs)
     if chosen is not None:
         keep(member(trained.model, chosen), mixture.directory / method / "best.safetensors")
@@ -129,6 +135,15 @@ def play_method(mixture: MixtureRun, method: str, settings: tuple[Setting, ...])
         "steps": trained.steps,
     }
     mixture.write()
+
+
+def measured(trained: Trained) -> list[dict[str, Any]]:
+    """Each member's entry in results.json, measured on samples from its own seed: see `results.of_runs`."""
+    job = trained.job
+    modes, modes_2500 = (
+        training.covered(trained.model, job.seeds, count) for count in (training.SAMPLES, PACGAN_SAMPLES)
+    )
+    return results.of_runs(job.settings, job.seeds, trained.first_bad, modes, modes_2500)
 
 
 def infer(mixture: MixtureRun) -> None:
@@ -146,13 +161,13 @@ def infer(mixture: MixtureRun) -> None:
 
 
 def column(mixture: MixtureRun, model: str, setting: Setting, decoder: dict[str, Tensor] | None = None) -> None:
-    trained = mixture.train(model, (setting,), decoder)
+    trained = mixture.train(model, (setting,), decoder=decoder)
     if trained.first_bad[0] is None:
         keep(trained.model, mixture.directory / model / "best.safetensors")
         found = worth(mixture, model)
     else:
         found = {"modes": None, "inference": None}
-    status = results.status(trained.first_bad[0], None if found["modes"] is None else measures.Modes(**found["modes"]))
+    status = results.status(trained.first_bad[0], measured=found["modes"] is not None)
     found |= {"setting": dataclasses.asdict(setting), "status": status, "seconds": trained.seconds}
     mixture.results["columns"][model] = found
     mixture.write()

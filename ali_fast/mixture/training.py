@@ -71,6 +71,7 @@ class Place:
 class Trained:
     """A job's end. first_bad: per member, the first step whose loss was not finite, or None."""
 
+    job: Job
     model: Model
     first_bad: list[int | None]
     steps: int
@@ -120,7 +121,7 @@ def train(job: Job, points: Tensor, place: Place) -> Trained:
         log.save()
         if place.signals.received is not None:
             raise Interrupted(place.signals.received)
-        return Trained(step.model, step.first_bad_steps(), step.steps, log.seconds())
+        return Trained(job, step.model, step.first_bad_steps(), step.steps, log.seconds())
     finally:
         log.close()
 
