@@ -17,7 +17,7 @@ from ali_fast.mixture.nets import Network, Sizes, Statistics
 from ali_fast.objective import METRICS, negative_bound
 
 
-class Turn(NamedTuple):
+class GameInputs(NamedTuple):
     """What one game is played with, beside the networks."""
 
     x: Tensor
@@ -48,7 +48,7 @@ class Model(nn.Module):
         """Of eps: ALI's encoder takes it beside x."""
         return self.sizes.x
 
-    def play(self, turn: Turn, statistics: Statistics) -> Outcome:
+    def play(self, inputs: GameInputs, statistics: Statistics) -> Outcome:
         raise NotImplementedError
 
     def encode(self, x: Tensor, eps: Tensor) -> Tensor:
@@ -102,11 +102,11 @@ class Ali(Encoding):
         super().__init__(members, sizes)
         self.discriminator = nets.discriminator(members, sizes.x + sizes.z, sizes)
 
-    def play(self, turn: Turn, statistics: Statistics) -> Outcome:
-        z_hat, x_tilde = self.encode(turn.x, turn.eps, statistics), self.decode(turn.z, statistics)
-        judged = self.judge(_points(turn.x, x_tilde, turn.blur), torch.cat([z_hat, turn.z], dim=1))
+    def play(self, inputs: GameInputs, statistics: Statistics) -> Outcome:
+        z_hat, x_tilde = self.encode(inputs.x, inputs.eps, statistics), self.decode(inputs.z, statistics)
+        judged = self.judge(_points(inputs.x, x_tilde, inputs.blur), torch.cat([z_hat, inputs.z], dim=1))
         theta_g, theta_d = self.generator_parameters(), self.discriminator_parameters()
-        return games.play(judged, theta_g, theta_d, turn.penalty, of_data=z_hat, of_samples=x_tilde)
+        return games.play(judged, theta_g, theta_d, inputs.penalty, of_data=z_hat, of_samples=x_tilde)
 
     def judge(self, x: Tensor, z: Tensor) -> Judged:
         pairs = torch.cat([x, z], dim=2)
@@ -130,11 +130,11 @@ class Gan(Model):
         super().__init__(members, sizes)
         self.discriminator = nets.discriminator(members, sizes.x, sizes)
 
-    def play(self, turn: Turn, statistics: Statistics) -> Outcome:
-        x_tilde = self.decode(turn.z, statistics)
-        judged = self.judge(_points(turn.x, x_tilde, turn.blur))
+    def play(self, inputs: GameInputs, statistics: Statistics) -> Outcome:
+        x_tilde = self.decode(inputs.z, statistics)
+        judged = self.judge(_points(inputs.x, x_tilde, inputs.blur))
         theta_g, theta_d = self.generator_parameters(), self.discriminator_parameters()
-        return games.play(judged, theta_g, theta_d, turn.penalty, of_data=turn.x, of_samples=x_tilde)
+        return games.play(judged, theta_g, theta_d, inputs.penalty, of_data=inputs.x, of_samples=x_tilde)
 
     def judge(self, x: Tensor) -> Judged:
         return Judged(self.discriminator(x)[:, :, 0], x)
@@ -149,9 +149,9 @@ class Inverse(Encoding):
         super().__init__(members, sizes)
         self.decoder.freeze()
 
-    def play(self, turn: Turn, statistics: Statistics) -> Outcome:
-        z_hat = self.encode(self.decode(turn.z), turn.eps, statistics)
-        loss = (turn.z - z_hat).square().sum(dim=2).mean(dim=1)
+    def play(self, inputs: GameInputs, statistics: Statistics) -> Outcome:
+        z_hat = self.encode(self.decode(inputs.z), inputs.eps, statistics)
+        loss = (inputs.z - z_hat).square().sum(dim=2).mean(dim=1)
         return games.minimize(loss, loss[:, None], self.generator_parameters())
 
 
@@ -178,12 +178,12 @@ class Vae(Model):
         mu, log_sigma = self.posterior(x)
         return mu + log_sigma.exp() * eps
 
-    def play(self, turn: Turn, statistics: Statistics) -> Outcome:
-        mu, log_sigma = self.posterior(turn.x, statistics)
-        x_hat = self.decode(mu + log_sigma.exp() * turn.eps, statistics)
-        losses = negative_bound(turn.x, x_hat, mu, log_sigma)
+    def play(self, inputs: GameInputs, statistics: Statistics) -> Outcome:
+        mu, log_sigma = self.posterior(inputs.x, statistics)
+        x_hat = self.decode(mu + log_sigma.exp() * inputs.eps, statistics)
+        losses = negative_bound(inputs.x, x_hat, mu, log_sigma)
         _, reconstruction, kl = losses
-        return games.minimize(reconstruction + turn.kl_weight * kl, losses.T, self.generator_parameters())
+        return games.minimize(reconstruction + inputs.kl_weight * kl, losses.T, self.generator_parameters())
 
 
 MODELS: dict[str, type[Model]] = {"ali": Ali, "gan": Gan, "inverse": Inverse, "post-hoc": PostHoc, "vae": Vae}

@@ -108,15 +108,15 @@ def run(config: RunConfig, console: Console, sizes: Sizes = PAPER) -> dict[str, 
     """The protocol; returns the results, which are also written. Raises Interrupted, everything saved."""
     with opened(config, console, sizes) as mixture:
         for method in config.methods:
-            play_method(mixture, method, config.settings())
+            train_method(mixture, method, config.settings())
         if config.inference:
-            infer(mixture)
+            train_inference_models(mixture)
             draw(config.run_dir, config.data_dir, sizes)
         write_tables(config.run_dir, mixture.results)
         return mixture.results
 
 
-def play_method(mixture: MixtureRun, method: str, settings: tuple[Setting, ...]) -> None:
+def train_method(mixture: MixtureRun, method: str, settings: tuple[Setting, ...]) -> None:
     """Ten runs, say, of ALI or of GAN at once; the best is kept."""
     trained = mixture.train(method, settings)
     runs = measured(trained)
@@ -143,25 +143,25 @@ def measured(trained: Trained) -> list[dict[str, Any]]:
     return results.of_runs(job.settings, job.seeds, trained.first_bad, modes, modes_2500)
 
 
-def infer(mixture: MixtureRun) -> None:
-    """The best GAN's two kinds of inference, at its own setting, the VAE, and each column's worth."""
+def train_inference_models(mixture: MixtureRun) -> None:
+    """The best GAN's two kinds of inference, at its own setting, and the VAE; then each column is measured."""
     methods = mixture.results["methods"]
     if "gan" in methods and (chosen := methods["gan"]["best"]) is not None:
         gan = kept.load(mixture.directory, "gan", mixture.sizes)
         setting = Setting(**methods["gan"]["runs"][chosen]["setting"])
         for model in ("inverse", "post-hoc"):
-            column(mixture, model, setting, gan.decoder.state_dict())
-    column(mixture, "vae", VAE_SETTING)
+            train_column(mixture, model, setting, gan.decoder.state_dict())
+    train_column(mixture, "vae", VAE_SETTING)
     if "ali" in methods and methods["ali"]["best"] is not None:
-        mixture.results["columns"] = {"ali": worth(mixture, "ali")} | mixture.results["columns"]
+        mixture.results["columns"] = {"ali": measure_column(mixture, "ali")} | mixture.results["columns"]
     mixture.write()
 
 
-def column(mixture: MixtureRun, model: str, setting: Setting, decoder: dict[str, Tensor] | None = None) -> None:
+def train_column(mixture: MixtureRun, model: str, setting: Setting, decoder: dict[str, Tensor] | None = None) -> None:
     trained = mixture.train(model, (setting,), decoder=decoder)
     if trained.first_bad[0] is None:
         kept.keep(trained.model, mixture.directory, model)
-        found = worth(mixture, model)
+        found = measure_column(mixture, model)
     else:
         found = {"modes": None, "inference": None}
     status = results.status(trained.first_bad[0], measured=found["modes"] is not None)
@@ -170,10 +170,10 @@ def column(mixture: MixtureRun, model: str, setting: Setting, decoder: dict[str,
     mixture.write()
 
 
-def worth(mixture: MixtureRun, name: str) -> dict[str, Any]:
+def measure_column(mixture: MixtureRun, name: str) -> dict[str, Any]:
     """Coverage of the kept model's samples, and its inference on the held-out points."""
     points, _ = read_points(mixture.config.data_dir, "valid")
-    made = sampling.make(kept.load(mixture.directory, name, mixture.sizes), points)
+    made = sampling.encode_and_decode(kept.load(mixture.directory, name, mixture.sizes), points)
     if not all(bool(tensor.isfinite().all()) for tensor in made.values()):
         return {"modes": None, "inference": None}
     inference = measures.reconstruction(points, made["reconstructions"])._asdict() | {
@@ -194,7 +194,7 @@ def draw(directory: Path, data_dir: Path, sizes: Sizes = PAPER) -> list[Path]:
         )
     columns = []
     for name in there:
-        made = sampling.make(kept.load(directory, name, sizes), points)
+        made = sampling.encode_and_decode(kept.load(directory, name, sizes), points)
         arrays = {key: tensor.numpy() for key, tensor in made.items()}
         columns.append(figure8.Column(f"({LETTERS[name]}) {results.NAMES[name]}", **arrays))
     paths = [directory / f"figure8.{kind}" for kind in ("png", "pdf")]

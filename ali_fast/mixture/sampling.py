@@ -45,7 +45,7 @@ def covered(model: Model, seeds: tuple[int, ...], count: int) -> list[measures.M
     return [measures.modes(x) if bool(x.isfinite().all()) else None for x in samples(model, seeds, count)]
 
 
-def make(model: Model, points: Tensor) -> dict[str, Tensor]:
+def encode_and_decode(model: Model, points: Tensor) -> dict[str, Tensor]:
     """Codes q(z) and reconstructions of points [N, 2], prior samples and samples, as many; each float32 [N, 2]."""
     count, sizes = len(points), model.sizes
     eps = normals((0,), "codes", count, model.noise_dims)

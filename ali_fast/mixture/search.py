@@ -32,7 +32,7 @@ def search(config: SearchConfig, console: Console, sizes: Sizes = PAPER) -> dict
         seconds = 0.0
         for first in range(0, len(settings), config.at_once):
             group = settings[first : first + config.at_once]
-            found, spent = play_group(mixture, group, first)
+            found, spent = train_group(mixture, group, first)
             trials += found
             seconds += spent
             mixture.results |= {"trials": ranked(trials), "seconds": seconds}
@@ -41,7 +41,7 @@ def search(config: SearchConfig, console: Console, sizes: Sizes = PAPER) -> dict
         return mixture.results
 
 
-def play_group(mixture: MixtureRun, group: tuple[Setting, ...], first: int) -> tuple[list[dict[str, Any]], float]:
+def train_group(mixture: MixtureRun, group: tuple[Setting, ...], first: int) -> tuple[list[dict[str, Any]], float]:
     """Trials first, first + 1, ...: their results and the seconds they took together."""
     seeds = tuple(member_seed(mixture.config.seed, "search", first + i) for i in range(len(group)))
     trained = mixture.train("ali", group, folder=f"trials-{first:03d}", seeds=seeds)

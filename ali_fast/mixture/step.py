@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ali_fast.capture import Graphed, compiled
-from ali_fast.mixture.models import Model, Turn
+from ali_fast.mixture.models import GameInputs, Model
 from ali_fast.mixture.nets import BATCH_NORM_MOMENTUM, Statistics
 from ali_fast.mixture.setting import Setting
 from csrc_triton.philox import element_normals, philox4x32
@@ -125,8 +125,9 @@ class Step:
         x = self.points[rows]
         z, eps, noise = self.noise(x.shape[1])
         statistics: Statistics = []
-        turn = Turn(x, z, eps, None if noise is None else noise * schedule.blur, self.penalty, schedule.kl_weight)
-        outcome = self.model.play(turn, statistics)
+        blur = None if noise is None else noise * schedule.blur
+        inputs = GameInputs(x, z, eps, blur, self.penalty, schedule.kl_weight)
+        outcome = self.model.play(inputs, statistics)
         with torch.no_grad():
             rates = [schedule.rate_g] * len(outcome.generator) + [schedule.rate_d] * len(outcome.discriminator)
             gradients = [*outcome.generator, *outcome.discriminator]

@@ -68,12 +68,12 @@ def test_kept_models_are_the_best_members_and_inference_uses_the_gans_decoder(wh
         assert all(torch.equal(decoder[key], gan[key]) for key in gan)
 
 
-def test_a_columns_worth_is_measured_on_the_held_out_points(make_config, console, data_dir):
+def test_a_column_is_measured_on_the_held_out_points(make_config, console, data_dir):
     config = make_config(methods=("ali",))
     protocol.run(config, console, SIZES)
     points, components = protocol.read_points(data_dir, "valid")
     assert len(points) == len(components) == 300
-    made = sampling.make(kept.load(config.run_dir, "ali", SIZES), points)
+    made = sampling.encode_and_decode(kept.load(config.run_dir, "ali", SIZES), points)
     assert all(tensor.shape == (300, 2) for tensor in made.values())
     inference = results_of(config)["columns"]["ali"]["inference"]
     error = (points.double() - made["reconstructions"].double()).square().sum(dim=1).mean()
@@ -115,7 +115,7 @@ def test_a_diverged_run_is_reported_and_the_others_count(make_config, console):
     config = make_config(methods=("gan",), inference=False)
     good = config.settings()
     with protocol.opened(config, console, SIZES) as mixture:
-        protocol.play_method(mixture, "gan", (good[0], dataclasses.replace(good[1], learning_rate=1e30), good[2]))
+        protocol.train_method(mixture, "gan", (good[0], dataclasses.replace(good[1], learning_rate=1e30), good[2]))
     found = results_of(config)["methods"]["gan"]
     statuses = [run["status"] for run in found["runs"]]
     assert statuses[0] == statuses[2] == "trained"

@@ -94,10 +94,10 @@ def test_measures_are_of_as_many_samples_as_their_names_say(make_config, console
 
 @pytest.mark.usefixtures("few_samples")
 def test_a_columns_inference_is_of_its_reconstructions(whole):
-    """Two lines for test_a_columns_worth_is_measured_on_the_held_out_points."""
+    """Two lines for test_a_column_is_measured_on_the_held_out_points."""
     points, _ = protocol.read_points(whole.data_dir, "valid")
     for name in ("ali", "vae"):
-        made = sampling.make(kept.load(whole.run_dir, name, SIZES), points)
+        made = sampling.encode_and_decode(kept.load(whole.run_dir, name, SIZES), points)
         inference = json.loads((whole.run_dir / "results.json").read_text())["columns"][name]["inference"]
         assert inference["mmd2_points"] == pytest.approx(measures.mmd2(made["reconstructions"], points))
         same = measures.reconstruction(points, made["reconstructions"]).same_component
