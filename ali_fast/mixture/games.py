@@ -48,7 +48,7 @@ def play(
 
     of_data, of_samples: [R, M, *], what theta_g may have made in data pairs and in sample pairs. It answers for those
     that require a gradient: data and what a frozen network made do not.
-    penalty: D's weight [R, 1, 1] of the pairs' mean squared slope, which it pays beside its loss.
+    penalty: weight [R, 1, 1] of the gradient penalty added to D's loss.
     """
     logits = judged.logits
     damping = [] if penalty is None else _steepness_gradients(judged, theta_d, penalty)

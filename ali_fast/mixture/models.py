@@ -21,19 +21,21 @@ class GameInputs(NamedTuple):
     """What one game is played with, beside the networks."""
 
     x: Tensor
+    """[R, B, 2]: data."""
     z: Tensor
+    """[R, B, 2]: codes from the prior."""
     eps: Tensor
-    """The encoder's noise."""
+    """[R, B, noise_dims]: the encoder's noise, ~ N(0, I)."""
     blur: Tensor | None
-    """[R, 2B, 2]: noise on the points that D sees."""
+    """[R, 2B, 2]: noise added to the points that D sees; None for none."""
     penalty: Tensor | None
-    """[R, 1, 1]: the weights of D's gradient penalty."""
+    """[R, 1, 1]: weight of the gradient penalty added to D's loss; None for none."""
     kl_weight: Tensor
     """[]: of the KL in a VAE's loss."""
 
 
 class Model(nn.Module):
-    """What the five share."""
+    """What the five have in common."""
 
     losses: tuple[str, ...]
     decoder: Network
@@ -45,7 +47,7 @@ class Model(nn.Module):
 
     @property
     def noise_dims(self) -> int:
-        """Of eps: ALI's encoder takes it beside x."""
+        """Dimensions of the encoder's noise eps (ALI concatenates it to x)."""
         return self.sizes.x
 
     def play(self, inputs: GameInputs, statistics: Statistics) -> Outcome:
@@ -59,7 +61,7 @@ class Model(nn.Module):
         return self.decoder(z, statistics)
 
     def generator_parameters(self) -> list[nn.Parameter]:
-        """Of whatever is trained beside a discriminator."""
+        """Of all trained networks but the discriminator."""
         return [p for name, p in self.named_parameters() if p.requires_grad and not name.startswith("discriminator.")]
 
     def discriminator_parameters(self) -> list[nn.Parameter]:
@@ -77,7 +79,7 @@ class Model(nn.Module):
 
 
 def _points(x: Tensor, x_tilde: Tensor, blur: Tensor | None) -> Tensor:
-    """The joint batch's, as D sees them."""
+    """The joint batch's points [R, 2B, 2], as D sees them."""
     points = torch.cat([x, x_tilde], dim=1)
     return points if blur is None else points + blur
 

@@ -117,7 +117,7 @@ def run(config: RunConfig, console: Console, sizes: Sizes = PAPER) -> dict[str, 
 
 
 def train_method(mixture: MixtureRun, method: str, settings: tuple[Setting, ...]) -> None:
-    """Ten runs, say, of ALI or of GAN at once; the best is kept."""
+    """Train ALI or GAN, a run for each setting, all at once; measure all, keep the best, write results.json."""
     trained = mixture.train(method, settings)
     runs = measured(trained)
     chosen = results.best(runs)
@@ -158,6 +158,10 @@ def train_inference_models(mixture: MixtureRun) -> None:
 
 
 def train_column(mixture: MixtureRun, model: str, setting: Setting, decoder: dict[str, Tensor] | None = None) -> None:
+    """Train one of figure 8's columns, keep it unless it diverged, measure it, write results.json.
+
+    model: inverse, post-hoc or vae; decoder: the frozen one of the first two, as a state dict.
+    """
     trained = mixture.train(model, (setting,), decoder=decoder)
     if trained.first_bad[0] is None:
         kept.keep(trained.model, mixture.directory, model)
@@ -171,7 +175,7 @@ def train_column(mixture: MixtureRun, model: str, setting: Setting, decoder: dic
 
 
 def measure_column(mixture: MixtureRun, name: str) -> dict[str, Any]:
-    """Coverage of the kept model's samples, and its inference on the held-out points."""
+    """Coverage of the kept model's samples, and its inference on the held-out points; null where not all is finite."""
     points, _ = read_points(mixture.config.data_dir, "valid")
     made = sampling.encode_and_decode(kept.load(mixture.directory, name, mixture.sizes), points)
     if not all(bool(tensor.isfinite().all()) for tensor in made.values()):
