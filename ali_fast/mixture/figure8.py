@@ -58,9 +58,8 @@ def draw(columns: list[Column], points: np.ndarray, components: np.ndarray, path
             zip(panels, (POINT_LIMITS, CODE_LIMITS, POINT_LIMITS, CODE_LIMITS, POINT_LIMITS), strict=True)
         ):
             axis, shown = axes[i, j], np.isfinite(panel[:SHOWN]).all(axis=1)
-            colours = (
-                {"c": shuffled[:SHOWN][shown], "cmap": "turbo", "vmin": 0, "vmax": 24} if i < 3 else {"c": "black"}
-            )
+            by_component = {"c": shuffled[:SHOWN][shown], "cmap": "turbo", "vmin": 0, "vmax": len(MEANS) - 1}
+            colours = by_component if i < 3 else {"c": "black"}
             xy = panel[:SHOWN][shown]
             axis.scatter(xy[:, 0], xy[:, 1], s=1.5, alpha=0.4, linewidths=0, rasterized=True, **colours)
             axis.set(xlim=limits, ylim=limits, aspect="equal", xticks=limits, yticks=limits)

@@ -1,6 +1,7 @@
 """The five models of section 4.5, R members each: which networks, which game, how to encode and decode.
 
-Points and codes are [R, B, 2]. `encode` and `decode` are for evaluation mode; `play` is one game in training mode.
+Points and codes are [R, B, 2]. `play` is one game in training mode. In evaluation mode `encode` and `decode` take no
+`statistics`: see nets.Network.
 """
 
 from __future__ import annotations
@@ -13,25 +14,28 @@ from torch import Tensor, nn
 from ali_fast.mixture import games, nets
 from ali_fast.mixture.games import Judged, Outcome
 from ali_fast.mixture.nets import Network, Sizes, Statistics
+from ali_fast.objective import METRICS, negative_bound
 
 
-class Turn(NamedTuple):
+class GameInputs(NamedTuple):
     """What one game is played with, beside the networks."""
 
     x: Tensor
+    """[R, B, 2]: data."""
     z: Tensor
+    """[R, B, 2]: codes from the prior."""
     eps: Tensor
-    """The encoder's noise."""
+    """[R, B, noise_dims]: the encoder's noise, ~ N(0, I)."""
     blur: Tensor | None
-    """[R, 2B, 2]: noise on the points that D sees."""
+    """[R, 2B, 2]: noise added to the points that D sees; None for none."""
     penalty: Tensor | None
-    """[R, 1, 1]: the weights of D's gradient penalty."""
+    """[R, 1, 1]: weight of the gradient penalty added to D's loss; None for none."""
     kl_weight: Tensor
     """[]: of the KL in a VAE's loss."""
 
 
 class Model(nn.Module):
-    """What the five share."""
+    """What the five have in common."""
 
     losses: tuple[str, ...]
     decoder: Network
@@ -43,21 +47,21 @@ class Model(nn.Module):
 
     @property
     def noise_dims(self) -> int:
-        """Of eps: ALI's encoder takes it beside x."""
+        """Dimensions of the encoder's noise eps (ALI concatenates it to x)."""
         return self.sizes.x
 
-    def play(self, turn: Turn, statistics: Statistics) -> Outcome:
+    def play(self, inputs: GameInputs, statistics: Statistics) -> Outcome:
         raise NotImplementedError
 
     def encode(self, x: Tensor, eps: Tensor) -> Tensor:
         """A sample of q(z | x)."""
         raise NotImplementedError
 
-    def decode(self, z: Tensor) -> Tensor:
-        return self.decoder(z, [])
+    def decode(self, z: Tensor, statistics: Statistics | None = None) -> Tensor:
+        return self.decoder(z, statistics)
 
     def generator_parameters(self) -> list[nn.Parameter]:
-        """Of whatever is trained beside a discriminator."""
+        """Of all trained networks but the discriminator."""
         return [p for name, p in self.named_parameters() if p.requires_grad and not name.startswith("discriminator.")]
 
     def discriminator_parameters(self) -> list[nn.Parameter]:
@@ -75,7 +79,7 @@ class Model(nn.Module):
 
 
 def _points(x: Tensor, x_tilde: Tensor, blur: Tensor | None) -> Tensor:
-    """The joint batch's, as D sees them."""
+    """The joint batch's points [R, 2B, 2], as D sees them."""
     points = torch.cat([x, x_tilde], dim=1)
     return points if blur is None else points + blur
 
@@ -87,96 +91,77 @@ class Encoding(Model):
         super().__init__(members, sizes)
         self.encoder = nets.encoder(members, sizes)
 
-    def encode(self, x: Tensor, eps: Tensor) -> Tensor:
-        return self.encoder(torch.cat([x, eps], dim=2), [])
+    def encode(self, x: Tensor, eps: Tensor, statistics: Statistics | None = None) -> Tensor:
+        return self.encoder(torch.cat([x, eps], dim=2), statistics)
 
 
 class Ali(Encoding):
-    losses = games.ADVERSARIAL_LOSSES
+    """Algorithm 1 of the paper."""
+
+    losses = METRICS["gan"]
 
     def __init__(self, members: int, sizes: Sizes):
         super().__init__(members, sizes)
         self.discriminator = nets.discriminator(members, sizes.x + sizes.z, sizes)
 
-    def play(self, turn: Turn, statistics: Statistics) -> Outcome:
-        return games.ali(
-            lambda x: self.encoder(torch.cat([x, turn.eps], dim=2), statistics),
-            lambda z: self.decoder(z, statistics),
-            lambda x, x_tilde, z_hat, z: self.judge(_points(x, x_tilde, turn.blur), torch.cat([z_hat, z], dim=1)),
-            self.generator_parameters(),
-            self.discriminator_parameters(),
-            turn.x,
-            turn.z,
-            turn.penalty,
-        )
+    def play(self, inputs: GameInputs, statistics: Statistics) -> Outcome:
+        z_hat, x_tilde = self.encode(inputs.x, inputs.eps, statistics), self.decode(inputs.z, statistics)
+        judged = self.judge(_points(inputs.x, x_tilde, inputs.blur), torch.cat([z_hat, inputs.z], dim=1))
+        theta_g, theta_d = self.generator_parameters(), self.discriminator_parameters()
+        return games.play(judged, theta_g, theta_d, inputs.penalty, of_data=z_hat, of_samples=x_tilde)
 
     def judge(self, x: Tensor, z: Tensor) -> Judged:
         pairs = torch.cat([x, z], dim=2)
-        return Judged(self.discriminator(pairs, [])[:, :, 0], pairs)
+        return Judged(self.discriminator(pairs)[:, :, 0], pairs)
+
+
+class PostHoc(Ali):
+    """Post-hoc inference: ALI's game against a GAN's decoder, which stays as it is."""
+
+    def __init__(self, members: int, sizes: Sizes):
+        super().__init__(members, sizes)
+        self.decoder.freeze()
 
 
 class Gan(Model):
-    losses = games.ADVERSARIAL_LOSSES
+    """ALI without codes. L_g has the data's term too, as in the authors' code, which no parameter of G feels."""
+
+    losses = METRICS["gan"]
 
     def __init__(self, members: int, sizes: Sizes):
         super().__init__(members, sizes)
         self.discriminator = nets.discriminator(members, sizes.x, sizes)
 
-    def play(self, turn: Turn, statistics: Statistics) -> Outcome:
-        return games.gan(
-            lambda z: self.decoder(z, statistics),
-            lambda x, x_tilde: self.judge(_points(x, x_tilde, turn.blur)),
-            self.generator_parameters(),
-            self.discriminator_parameters(),
-            turn.x,
-            turn.z,
-            turn.penalty,
-        )
+    def play(self, inputs: GameInputs, statistics: Statistics) -> Outcome:
+        x_tilde = self.decode(inputs.z, statistics)
+        judged = self.judge(_points(inputs.x, x_tilde, inputs.blur))
+        theta_g, theta_d = self.generator_parameters(), self.discriminator_parameters()
+        return games.play(judged, theta_g, theta_d, inputs.penalty, of_data=inputs.x, of_samples=x_tilde)
 
     def judge(self, x: Tensor) -> Judged:
-        return Judged(self.discriminator(x, [])[:, :, 0], x)
+        return Judged(self.discriminator(x)[:, :, 0], x)
 
 
 class Inverse(Encoding):
-    """The learned inverse mapping of a GAN whose decoder stays as it is."""
+    """The learned inverse mapping, E_z |z - E(G(z))|^2, of a GAN's decoder, which stays as it is."""
 
-    losses = games.INVERSE_LOSSES
-
-    def __init__(self, members: int, sizes: Sizes):
-        super().__init__(members, sizes)
-        self.decoder.freeze()
-
-    def play(self, turn: Turn, statistics: Statistics) -> Outcome:
-        return games.inverse(
-            lambda x: self.encoder(torch.cat([x, turn.eps], dim=2), statistics),
-            self.decode,
-            self.generator_parameters(),
-            turn.z,
-        )
-
-
-class PostHoc(Ali):
-    """Post-hoc inference: ALI against a GAN's decoder, which stays as it is."""
+    losses = ("loss",)
 
     def __init__(self, members: int, sizes: Sizes):
         super().__init__(members, sizes)
         self.decoder.freeze()
 
-    def play(self, turn: Turn, statistics: Statistics) -> Outcome:
-        return games.post_hoc(
-            lambda x: self.encoder(torch.cat([x, turn.eps], dim=2), statistics),
-            self.decode,
-            lambda x, x_tilde, z_hat, z: self.judge(_points(x, x_tilde, turn.blur), torch.cat([z_hat, z], dim=1)),
-            self.generator_parameters(),
-            self.discriminator_parameters(),
-            turn.x,
-            turn.z,
-            turn.penalty,
-        )
+    def play(self, inputs: GameInputs, statistics: Statistics) -> Outcome:
+        z_hat = self.encode(self.decode(inputs.z), inputs.eps, statistics)
+        loss = (inputs.z - z_hat).square().sum(dim=2).mean(dim=1)
+        return games.minimize(loss, loss[:, None], self.generator_parameters())
 
 
 class Vae(Model):
-    losses = games.VAE_LOSSES
+    """The negative evidence bound (`ali_fast.objective.negative_bound`). Its losses are the bound's; its gradient is
+    that of the bound with the KL times kl_weight."""
+
+    losses = ("loss", "reconstruction", "kl")
 
     def __init__(self, members: int, sizes: Sizes):
         super().__init__(members, sizes)
@@ -186,19 +171,21 @@ class Vae(Model):
     def noise_dims(self) -> int:
         return self.sizes.z
 
+    def posterior(self, x: Tensor, statistics: Statistics | None = None) -> tuple[Tensor, Tensor]:
+        """mu and log_sigma of q(z | x)."""
+        mu, log_sigma = self.encoder(x, statistics).chunk(2, dim=2)
+        return mu, log_sigma
+
     def encode(self, x: Tensor, eps: Tensor) -> Tensor:
-        mu, log_sigma = self.encoder(x, []).chunk(2, dim=2)
+        mu, log_sigma = self.posterior(x)
         return mu + log_sigma.exp() * eps
 
-    def play(self, turn: Turn, statistics: Statistics) -> Outcome:
-        return games.vae(
-            lambda x: tuple(self.encoder(x, statistics).chunk(2, dim=2)),
-            lambda z: self.decoder(z, statistics),
-            self.generator_parameters(),
-            turn.x,
-            turn.eps,
-            turn.kl_weight,
-        )
+    def play(self, inputs: GameInputs, statistics: Statistics) -> Outcome:
+        mu, log_sigma = self.posterior(inputs.x, statistics)
+        x_hat = self.decode(mu + log_sigma.exp() * inputs.eps, statistics)
+        losses = negative_bound(inputs.x, x_hat, mu, log_sigma)
+        _, reconstruction, kl = losses
+        return games.minimize(reconstruction + inputs.kl_weight * kl, losses.T, self.generator_parameters())
 
 
 MODELS: dict[str, type[Model]] = {"ali": Ali, "gan": Gan, "inverse": Inverse, "post-hoc": PostHoc, "vae": Vae}

@@ -17,28 +17,28 @@ from torch import Tensor, nn
 BATCH_NORM_EPS = 1e-4
 BATCH_NORM_MOMENTUM = 0.05
 Statistics = list[tuple[Tensor, Tensor]]
-"""Pairs of a running average and what the batch had."""
+"""Pairs of a running average and the batch's value that it is to move towards, [R, 1, n]."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of points, codes and layers."""
+    """Dimensions of points x and codes z, and the widths of the layers."""
 
     x: int = 2
     z: int = 2
     hidden: int = 400
-    """Encoder's and decoder's."""
+    """Hidden width of encoder and decoder."""
     units: int = 200
-    """Discriminator's."""
+    """Maxout units per layer of the discriminator."""
     pieces: int = 5
-    """Of each maxout unit."""
+    """Linear pieces per maxout unit."""
 
 
 PAPER = Sizes()
 
 
 class Layer(nn.Module):
-    """A product; what follows it is the subclass's."""
+    """h @ weight; subclasses add bias, normalization and activation."""
 
     def __init__(self, members: int, n_in: int, n_out: int):
         super().__init__()
@@ -46,7 +46,7 @@ class Layer(nn.Module):
 
 
 class Normalized(Layer):
-    """Batch norm over the member's own batch, ReLU."""
+    """h @ weight, batch norm over the member's own batch, ReLU."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -69,7 +69,10 @@ class Normalized(Layer):
 
 
 class Maxout(Layer):
-    """Bias, the largest of each unit's pieces. Pieces are stored one after another: the maximum reads rows."""
+    """h @ weight + bias, then the largest of each unit's pieces.
+
+    The first pieces of all units come first, then the second ones: the maximum reads rows.
+    """
 
     def __init__(self, members: int, n_in: int, units: int, pieces: int):
         super().__init__(members, n_in, pieces * units)
@@ -82,7 +85,7 @@ class Maxout(Layer):
 
 
 class Linear(Layer):
-    """Bias."""
+    """h @ weight + bias."""
 
     def __init__(self, members: int, n_in: int, n_out: int):
         super().__init__(members, n_in, n_out)
@@ -93,8 +96,9 @@ class Linear(Layer):
 
 
 class Network(nn.Module):
-    """Layers in a row. In training each batch norm appends its mean and biased variance, [R, 1, n], to `statistics`,
-    beside the running averages that the step is to move; in evaluation it takes those."""
+    """Layers in a row. In training each batch norm appends to `statistics` two pairs, [R, 1, n] each: its running mean
+    and the batch's, its running variance and the batch's (biased); the step moves the averages. In evaluation it
+    normalizes by those, and `statistics` is not needed."""
 
     def __init__(self, *layers: Layer):
         super().__init__()
@@ -102,7 +106,7 @@ class Network(nn.Module):
         self.frozen = False
 
     def freeze(self) -> None:
-        """From now on this network is what it is, running averages included: it neither trains nor goes to training."""
+        """From now on nothing in it changes: no gradients, and it stays in evaluation mode, whatever `train` says."""
         self.requires_grad_(False)
         self.frozen = True
         self.eval()
@@ -111,9 +115,10 @@ class Network(nn.Module):
         super().train(mode and not self.frozen)
         return self
 
-    def forward(self, h: Tensor, statistics: Statistics) -> Tensor:
+    def forward(self, h: Tensor, statistics: Statistics | None = None) -> Tensor:
+        moments = [] if statistics is None else statistics
         for layer in self.layers:
-            h = layer(h, statistics)
+            h = layer(h, moments)
         return h
 
 

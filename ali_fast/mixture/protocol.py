@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from rich.console import Console
 from torch import Tensor
@@ -24,11 +23,10 @@ from ali_fast.config import fields_of
 from ali_fast.data.loader import BetonLoader
 from ali_fast.data.schema import beton_path
 from ali_fast.errors import InputError
-from ali_fast.files import whole, write_text
+from ali_fast.files import write_text
 from ali_fast.mixture import config as configuration
-from ali_fast.mixture import figure8, measures, results, training
+from ali_fast.mixture import figure8, kept, measures, results, sampling, training
 from ali_fast.mixture.config import MixtureConfig, RunConfig
-from ali_fast.mixture.models import MODELS, Model
 from ali_fast.mixture.nets import PAPER, Sizes
 from ali_fast.mixture.setting import Setting, member_seed
 from ali_fast.mixture.training import Job, Place, Trained
@@ -37,7 +35,6 @@ from ali_fast.signals import Signals
 
 LETTERS = {"ali": "a", "inverse": "b", "post-hoc": "c", "vae": "d"}
 """Figure 8's columns, by the paper's letters."""
-PACGAN_SAMPLES = 2500
 VAE_SETTING = Setting(learning_rate=1e-3, beta1=0.9)
 """The paper has none. The usual Adam: nothing adversarial here asks for less momentum."""
 
@@ -62,18 +59,26 @@ class MixtureRun:
             "columns": {},
         }
 
-    def train(self, model: str, settings: tuple[Setting, ...], decoder: dict[str, Tensor] | None = None) -> Trained:
-        """In a folder of its name, from seeds of its name."""
+    def train(
+        self,
+        model: str,
+        settings: tuple[Setting, ...],
+        *,
+        folder: str | None = None,
+        seeds: tuple[int, ...] | None = None,
+        decoder: dict[str, Tensor] | None = None,
+    ) -> Trained:
+        """A member for each setting; by default in a folder of the model's name, from seeds of its name."""
         job = Job(
             model,
             settings,
-            self.seeds(model, len(settings)),
+            self.seeds(model, len(settings)) if seeds is None else seeds,
             self.config.epochs,
             self.config.batch_size,
             decoder,
             self.sizes,
         )
-        place = Place(self.directory / model, self.console, self.signals, self.compiles)
+        place = Place(self.directory / (folder or model), self.console, self.signals, self.compiles)
         return training.train(job, self.points, place)
 
     def seeds(self, model: str, members: int) -> tuple[int, ...]:
@@ -103,23 +108,21 @@ def run(config: RunConfig, console: Console, sizes: Sizes = PAPER) -> dict[str, 
     """The protocol; returns the results, which are also written. Raises Interrupted, everything saved."""
     with opened(config, console, sizes) as mixture:
         for method in config.methods:
-            play_method(mixture, method, config.settings())
+            train_method(mixture, method, config.settings())
         if config.inference:
-            infer(mixture)
+            train_inference_models(mixture)
             draw(config.run_dir, config.data_dir, sizes)
         write_tables(config.run_dir, mixture.results)
         return mixture.results
 
 
-def play_method(mixture: MixtureRun, method: str, settings: tuple[Setting, ...]) -> None:
-    """Ten runs, say, of ALI or of GAN at once; the best is kept."""
+def train_method(mixture: MixtureRun, method: str, settings: tuple[Setting, ...]) -> None:
+    """Train ALI or GAN, a run for each setting, all at once; measure all, keep the best, write results.json."""
     trained = mixture.train(method, settings)
-    seeds = mixture.seeds(method, len(settings))
-    found, few = (training.covered(trained.model, seeds, count) for count in (training.SAMPLES, PACGAN_SAMPLES))
-    runs = results.of_runs(settings, seeds, trained.first_bad, found, few)
+    runs = measured(trained)
     chosen = results.best(runs)
     if chosen is not None:
-        keep(member(trained.model, chosen), mixture.directory / method / "best.safetensors")
+        kept.keep(kept.member(trained.model, chosen), mixture.directory, method)
     mixture.results["methods"][method] = {
         "runs": runs,
         "summary": results.summary(runs),
@@ -131,37 +134,50 @@ def play_method(mixture: MixtureRun, method: str, settings: tuple[Setting, ...])
     mixture.write()
 
 
-def infer(mixture: MixtureRun) -> None:
-    """The best GAN's two kinds of inference, at its own setting, the VAE, and each column's worth."""
+def measured(trained: Trained) -> list[dict[str, Any]]:
+    """Each member's entry in results.json, measured on samples from its own seed: see `results.of_runs`."""
+    job = trained.job
+    modes, modes_2500 = (
+        sampling.covered(trained.model, job.seeds, count) for count in (sampling.SAMPLES, sampling.PACGAN_SAMPLES)
+    )
+    return results.of_runs(job.settings, job.seeds, trained.first_bad, modes, modes_2500)
+
+
+def train_inference_models(mixture: MixtureRun) -> None:
+    """The best GAN's two kinds of inference, at its own setting, and the VAE; then each column is measured."""
     methods = mixture.results["methods"]
     if "gan" in methods and (chosen := methods["gan"]["best"]) is not None:
-        gan = load(mixture.directory, "gan", mixture.sizes)
+        gan = kept.load(mixture.directory, "gan", mixture.sizes)
         setting = Setting(**methods["gan"]["runs"][chosen]["setting"])
         for model in ("inverse", "post-hoc"):
-            column(mixture, model, setting, gan.decoder.state_dict())
-    column(mixture, "vae", VAE_SETTING)
+            train_column(mixture, model, setting, gan.decoder.state_dict())
+    train_column(mixture, "vae", VAE_SETTING)
     if "ali" in methods and methods["ali"]["best"] is not None:
-        mixture.results["columns"] = {"ali": worth(mixture, "ali")} | mixture.results["columns"]
+        mixture.results["columns"] = {"ali": measure_column(mixture, "ali")} | mixture.results["columns"]
     mixture.write()
 
 
-def column(mixture: MixtureRun, model: str, setting: Setting, decoder: dict[str, Tensor] | None = None) -> None:
-    trained = mixture.train(model, (setting,), decoder)
+def train_column(mixture: MixtureRun, model: str, setting: Setting, decoder: dict[str, Tensor] | None = None) -> None:
+    """Train one of figure 8's columns, keep it unless it diverged, measure it, write results.json.
+
+    model: inverse, post-hoc or vae; decoder: the frozen one of the first two, as a state dict.
+    """
+    trained = mixture.train(model, (setting,), decoder=decoder)
     if trained.first_bad[0] is None:
-        keep(trained.model, mixture.directory / model / "best.safetensors")
-        found = worth(mixture, model)
+        kept.keep(trained.model, mixture.directory, model)
+        found = measure_column(mixture, model)
     else:
         found = {"modes": None, "inference": None}
-    status = results.status(trained.first_bad[0], None if found["modes"] is None else measures.Modes(**found["modes"]))
+    status = results.status(trained.first_bad[0], measured=found["modes"] is not None)
     found |= {"setting": dataclasses.asdict(setting), "status": status, "seconds": trained.seconds}
     mixture.results["columns"][model] = found
     mixture.write()
 
 
-def worth(mixture: MixtureRun, name: str) -> dict[str, Any]:
-    """Coverage of the kept model's samples, and its inference on the held-out points."""
+def measure_column(mixture: MixtureRun, name: str) -> dict[str, Any]:
+    """Coverage of the kept model's samples, and its inference on the held-out points; null where not all is finite."""
     points, _ = read_points(mixture.config.data_dir, "valid")
-    made = make(load(mixture.directory, name, mixture.sizes), points)
+    made = sampling.encode_and_decode(kept.load(mixture.directory, name, mixture.sizes), points)
     if not all(bool(tensor.isfinite().all()) for tensor in made.values()):
         return {"modes": None, "inference": None}
     inference = measures.reconstruction(points, made["reconstructions"])._asdict() | {
@@ -172,28 +188,19 @@ def worth(mixture: MixtureRun, name: str) -> dict[str, Any]:
     return {"modes": results.finite(measures.modes(made["samples"])._asdict()), "inference": inference}
 
 
-def make(model: Model, points: Tensor) -> dict[str, Tensor]:
-    """Codes q(z) and reconstructions of points [N, 2], prior samples and samples, as many; each float32 [N, 2]."""
-    count, sizes = len(points), model.sizes
-    eps = training.normals((0,), "codes", count, model.noise_dims)
-    prior = training.normals((0,), "prior", count, sizes.z)
-    codes = training.in_evaluation(model, model.encode, points[None], eps)
-    decoded = training.in_evaluation(model, model.decode, torch.cat([codes, prior], dim=1))[0]
-    return {"codes": codes[0], "reconstructions": decoded[:count], "prior": prior[0], "samples": decoded[count:]}
-
-
 def draw(directory: Path, data_dir: Path, sizes: Sizes = PAPER) -> list[Path]:
     """Figure 8 from the models kept in a run directory. Raises InputError where there is none."""
     points, components = read_points(data_dir, "valid")
-    there = [name for name in LETTERS if (directory / name / "best.safetensors").exists()]
+    there = [name for name in LETTERS if kept.path(directory, name).exists()]
     if not there:
         raise InputError(
             f"{directory} has no trained model to draw: ali-fast mixture run --run-dir {directory} makes them"
         )
     columns = []
     for name in there:
-        made = {key: tensor.numpy() for key, tensor in make(load(directory, name, sizes), points).items()}
-        columns.append(figure8.Column(f"({LETTERS[name]}) {results.NAMES[name]}", **made))
+        made = sampling.encode_and_decode(kept.load(directory, name, sizes), points)
+        arrays = {key: tensor.numpy() for key, tensor in made.items()}
+        columns.append(figure8.Column(f"({LETTERS[name]}) {results.NAMES[name]}", **arrays))
     paths = [directory / f"figure8.{kind}" for kind in ("png", "pdf")]
     figure8.draw(columns, points.numpy(), components.numpy(), paths)
     return paths
@@ -207,30 +214,6 @@ def write_tables(directory: Path, values: dict[str, Any]) -> str:
     text = "\n".join(parts)
     write_text(directory / "tables.md", text)
     return text
-
-
-def member(model: Model, r: int) -> Model:
-    """Member r as a model of one, on the CPU."""
-    one = type(model)(1, model.sizes)
-    one.load_state_dict({name: tensor[r : r + 1].cpu() for name, tensor in model.state_dict().items()})
-    return one
-
-
-def keep(model: Model, path: Path) -> None:
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with whole(path) as part:
-        part.write_bytes(safetensors.torch.save(tensors))  # save_file's are readable by their owner alone
-
-
-def load(directory: Path, name: str, sizes: Sizes = PAPER) -> Model:
-    """The model of one that was kept under `name`."""
-    model = MODELS[name](1, sizes)
-    path = directory / name / "best.safetensors"
-    try:
-        model.load_state_dict(safetensors.torch.load_file(path))
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path} cannot be read as {name}: {' '.join(str(error).split())[:200]}") from error
-    return model
 
 
 def read_points(data_dir: Path, split: str) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ def of_runs(
                 "run": i,
                 "seed": seed,
                 "setting": dataclasses.asdict(setting),
-                "status": status(bad, modes),
+                "status": status(bad, measured=good),
                 "modes": finite(modes._asdict()) if good and modes else None,
                 "modes_2500": finite(modes_2500._asdict()) if good and modes_2500 else None,
             }
@@ -53,10 +53,11 @@ def of_runs(
     return runs
 
 
-def status(first_bad: int | None, modes: Modes | None) -> str:
+def status(first_bad: int | None, measured: bool) -> str:
+    """A run's end in words; first_bad: the first step, from 0, whose loss was not finite."""
     if first_bad is not None:
         return f"diverged at step {first_bad + 1}"
-    return "diverged" if modes is None else "trained"
+    return "trained" if measured else "diverged"
 
 
 def finite(values: dict[str, Any]) -> dict[str, Any]:

@@ -15,12 +15,11 @@ from typing import Any
 from rich.console import Console
 
 from ali_fast.files import write_text
-from ali_fast.mixture import results, training
+from ali_fast.mixture import results
 from ali_fast.mixture.config import SearchConfig
 from ali_fast.mixture.nets import PAPER, Sizes
-from ali_fast.mixture.protocol import PACGAN_SAMPLES, MixtureRun, opened
+from ali_fast.mixture.protocol import MixtureRun, measured, opened
 from ali_fast.mixture.setting import Setting, member_seed
-from ali_fast.mixture.training import Job, Place
 
 GOAL_NEAR, GOAL_QUALITY, GOAL_KL = 25, 0.95, 0.04
 
@@ -33,7 +32,7 @@ def search(config: SearchConfig, console: Console, sizes: Sizes = PAPER) -> dict
         seconds = 0.0
         for first in range(0, len(settings), config.at_once):
             group = settings[first : first + config.at_once]
-            found, spent = play_group(mixture, group, first)
+            found, spent = train_group(mixture, group, first)
             trials += found
             seconds += spent
             mixture.results |= {"trials": ranked(trials), "seconds": seconds}
@@ -42,14 +41,11 @@ def search(config: SearchConfig, console: Console, sizes: Sizes = PAPER) -> dict
         return mixture.results
 
 
-def play_group(mixture: MixtureRun, group: tuple[Setting, ...], first: int) -> tuple[list[dict[str, Any]], float]:
+def train_group(mixture: MixtureRun, group: tuple[Setting, ...], first: int) -> tuple[list[dict[str, Any]], float]:
     """Trials first, first + 1, ...: their results and the seconds they took together."""
     seeds = tuple(member_seed(mixture.config.seed, "search", first + i) for i in range(len(group)))
-    job = Job("ali", group, seeds, mixture.config.epochs, mixture.config.batch_size, sizes=mixture.sizes)
-    folder = mixture.directory / f"trials-{first:03d}"
-    trained = training.train(job, mixture.points, Place(folder, mixture.console, mixture.signals, mixture.compiles))
-    found, few = (training.covered(trained.model, seeds, count) for count in (training.SAMPLES, PACGAN_SAMPLES))
-    runs = results.of_runs(group, seeds, trained.first_bad, found, few)
+    trained = mixture.train("ali", group, folder=f"trials-{first:03d}", seeds=seeds)
+    runs = measured(trained)
     return [run | {"run": first + run["run"], "shortfall": shortfall(run)} for run in runs], trained.seconds
 
 

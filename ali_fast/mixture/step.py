@@ -8,13 +8,13 @@ points: the noise is counter-based (csrc_triton.philox), with the member's seed 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ali_fast.capture import Graphed, compiled
-from ali_fast.mixture.models import Model, Turn
+from ali_fast.mixture.models import GameInputs, Model
 from ali_fast.mixture.nets import BATCH_NORM_MOMENTUM, Statistics
 from ali_fast.mixture.setting import Setting
 from csrc_triton.philox import element_normals, philox4x32
@@ -27,6 +27,23 @@ With all of it from the start the mixture's codes say nothing, ever: seen from a
 which each nat of code costs what it gains. Only a decoder that already tells the modes apart gains more. 2,000 steps
 are too few, the code is then given up again; 6,000 of 12,000 and 10,000 of 20,000 were enough."""
 Z, EPS, BLUR = range(3)  # the random sites
+
+
+class Schedule(NamedTuple):
+    """The factors of one step, of the networks' type: beta_1 and beta_2 are Adam's, t counts steps from 1."""
+
+    rate_g: Tensor
+    """[R, 1, 1]: E's and G's learning rate over the first moment's bias correction, 1 - beta_1^t."""
+    rate_d: Tensor
+    """[R, 1, 1]: D's."""
+    one_minus_beta1: Tensor
+    """[R, 1, 1]."""
+    root_correction: Tensor
+    """[]: 1 / sqrt(1 - beta_2^t), which corrects the root of the second moment."""
+    blur: Tensor
+    """[R, 1, 1]: standard deviation of the noise on the points that D sees."""
+    kl_weight: Tensor
+    """[]: of the KL in a VAE's loss."""
 
 
 class Step:
@@ -72,8 +89,8 @@ class Step:
         self.first_bad = torch.full((model.members,), -1, dtype=torch.int64, device=self.device)
         update = self._update
         self.update: Callable[..., None] = compiled(update, self.device, philox=True) if compile else update
-        schedules = self._schedules
-        self.schedules: Callable[[], tuple[Tensor, ...]] = compiled(schedules, self.device) if compile else schedules
+        schedule = self._schedule
+        self.schedule: Callable[[], Schedule] = compiled(schedule, self.device) if compile else schedule
         self.run: Callable[[Tensor], None] = Graphed(self._run) if cuda_graph else self._run
 
     def __call__(self, rows: Tensor) -> None:
@@ -83,44 +100,41 @@ class Step:
 
     def _run(self, rows: Tensor) -> None:
         """What happens on the device, and all that a CUDA graph holds."""
-        self.update(rows, *self.schedules())
+        self.update(rows, *self.schedule())
         self.counter += 1
 
     @torch.no_grad()
-    def _schedules(self) -> tuple[Tensor, ...]:
-        """Adam's and the noise's factors for this step, [R, 1, 1], and the KL's, []. A program of its own: within the
-        update's, Inductor would take the power for every element anew."""
+    def _schedule(self) -> Schedule:
+        """A program of its own: within the update's, Inductor would take the power for every element anew."""
         done = self.counter.double()
-        left = ((self.total_steps - done) / (self.total_steps - self.decay_from).clamp_min(1)).clamp(0, 1)
-        first, second = 1 - self.beta1 ** (done + 1), 1 - BETA2 ** (done + 1)
-        blur = self.blur * (1 - done / self.noise_until).clamp_min(0)
-        kl_weight = (done / (KL_WARM_UP * self.total_steps)).clamp(max=1)
-        rates = self.rate * left / first, self.rate_d * left / first
-        factors = (*rates, 1 - self.beta1, second.rsqrt(), blur, kl_weight)
-        return tuple(factor.to(self.dtype) for factor in factors)
+        decay = ((self.total_steps - done) / (self.total_steps - self.decay_from).clamp_min(1)).clamp(0, 1)
+        correction1, correction2 = 1 - self.beta1 ** (done + 1), 1 - BETA2 ** (done + 1)
+        schedule = Schedule(
+            rate_g=self.rate * decay / correction1,
+            rate_d=self.rate_d * decay / correction1,
+            one_minus_beta1=1 - self.beta1,
+            root_correction=correction2.rsqrt(),
+            blur=self.blur * (1 - done / self.noise_until).clamp_min(0),
+            kl_weight=(done / (KL_WARM_UP * self.total_steps)).clamp(max=1),
+        )
+        return Schedule(*(factor.to(self.dtype) for factor in schedule))
 
-    def _update(
-        self,
-        rows: Tensor,
-        rate: Tensor,
-        rate_d: Tensor,
-        beta1_rest: Tensor,
-        second: Tensor,
-        blur: Tensor,
-        kl_weight: Tensor,
-    ) -> None:
+    def _update(self, rows: Tensor, *factors: Tensor) -> None:
+        """rows int64 [R, B]; factors: a Schedule's."""
+        schedule = Schedule(*factors)
         x = self.points[rows]
         z, eps, noise = self.noise(x.shape[1])
         statistics: Statistics = []
-        turn = Turn(x, z, eps, None if noise is None else noise * blur, self.penalty, kl_weight)
-        outcome = self.model.play(turn, statistics)
+        blur = None if noise is None else noise * schedule.blur
+        inputs = GameInputs(x, z, eps, blur, self.penalty, schedule.kl_weight)
+        outcome = self.model.play(inputs, statistics)
         with torch.no_grad():
-            rates = [rate] * len(outcome.generator) + [rate_d] * len(outcome.discriminator)
+            rates = [schedule.rate_g] * len(outcome.generator) + [schedule.rate_d] * len(outcome.discriminator)
             gradients = [*outcome.generator, *outcome.discriminator]
-            for p, g, m, v, size in zip(self.theta, gradients, self.m, self.v, rates, strict=True):
-                m.add_((g - m) * beta1_rest)
+            for p, g, m, v, rate in zip(self.theta, gradients, self.m, self.v, rates, strict=True):
+                m.add_((g - m) * schedule.one_minus_beta1)
                 v.add_((g * g - v) * (1 - BETA2))
-                p.sub_(size * m / (v.sqrt() * second + ADAM_EPS))
+                p.sub_(rate * m / (v.sqrt() * schedule.root_correction + ADAM_EPS))
             for running, batch in statistics:
                 running.lerp_(batch, BATCH_NORM_MOMENTUM)
             losses = outcome.losses.double()

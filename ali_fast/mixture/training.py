@@ -7,7 +7,6 @@ it is; the others neither wait for it nor see it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +22,16 @@ from ali_fast.data.order import Order
 from ali_fast.errors import Interrupted
 from ali_fast.live import clock
 from ali_fast.metrics import MetricsFile
-from ali_fast.mixture import measures
+from ali_fast.mixture import sampling
 from ali_fast.mixture.models import MODELS, Model
 from ali_fast.mixture.nets import PAPER, Sizes
-from ali_fast.mixture.setting import Setting, member_seed
+from ali_fast.mixture.setting import Setting
 from ali_fast.mixture.step import Step
 from ali_fast.signals import Signals
 
-SAMPLES = 10_000
-SAMPLE_CHUNK = 1000
 TICKS = 50  # lines of metrics a training
+LOGGED = ("covered", "near", "high_quality", "reverse_kl", "reverse_kl_near")
+"""Fields of measures.Modes in a line of metrics; the forward divergence is infinite until all modes are covered."""
 SAVE_SECONDS = 600.0
 KEEP = 2
 
@@ -71,6 +70,7 @@ class Place:
 class Trained:
     """A job's end. first_bad: per member, the first step whose loss was not finite, or None."""
 
+    job: Job
     model: Model
     first_bad: list[int | None]
     steps: int
@@ -120,7 +120,7 @@ def train(job: Job, points: Tensor, place: Place) -> Trained:
         log.save()
         if place.signals.received is not None:
             raise Interrupted(place.signals.received)
-        return Trained(step.model, step.first_bad_steps(), step.steps, log.seconds())
+        return Trained(job, step.model, step.first_bad_steps(), step.steps, log.seconds())
     finally:
         log.close()
 
@@ -136,34 +136,6 @@ def upload(rows: Tensor, device: torch.device) -> Tensor:
     return rows.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else rows
 
 
-def normals(seeds: tuple[int, ...], what: str, count: int, dims: int) -> Tensor:
-    """float32 [R, count, dims] ~ N(0, I), each member's from its own seed, on the CPU."""
-    generators = [torch.Generator().manual_seed(member_seed(what, seed)) for seed in seeds]
-    return torch.stack([torch.randn(count, dims, generator=generator) for generator in generators])
-
-
-def in_evaluation(model: Model, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """`function` of inputs [R, N, *] with running statistics, without gradients, piece by piece; on the CPU."""
-    like = next(model.parameters())
-    model.eval()
-    try:
-        with torch.no_grad():
-            chunks = zip(*(tensor.split(SAMPLE_CHUNK, dim=1) for tensor in inputs), strict=True)
-            return torch.cat([function(*(c.to(like) for c in chunk)).cpu() for chunk in chunks], dim=1)
-    finally:
-        model.train()
-
-
-def samples(model: Model, seeds: tuple[int, ...], count: int = SAMPLES) -> Tensor:
-    """G(z), z ~ N(0, I): float32 [R, count, 2]."""
-    return in_evaluation(model, model.decode, normals(seeds, "samples", count, model.sizes.z))
-
-
-def covered(model: Model, seeds: tuple[int, ...], count: int = SAMPLES) -> list[measures.Modes | None]:
-    """Each member's coverage; None where its samples are not finite."""
-    return [measures.modes(x) if bool(x.isfinite().all()) else None for x in samples(model, seeds, count)]
-
-
 class _Log:
     """Lines in metrics.jsonl and on the console, checkpoints by the clock, the bar on a terminal."""
 
@@ -174,8 +146,10 @@ class _Log:
         self.metrics = MetricsFile(place.directory / "metrics.jsonl", step=step.steps)
         self.start = time.perf_counter() - seconds
         self.saved_at, self.saved_step = time.perf_counter(), step.steps if step.steps else None
-        self.from_step, self.from_time = step.steps, time.perf_counter()
-        self.session_step, self.session_time = step.steps, time.perf_counter()
+        # the first step may compile: from its end this session's steps are timed, those of each tick from the last one
+        self.timed_from_step: int | None = None
+        self.timed_from_time = self.tick_started_time = time.perf_counter()
+        self.tick_started_step = step.steps
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
         self.bar = Progress(*columns, console=place.console, transient=True, disable=not place.console.is_terminal)
         self.task = self.bar.add_task(job.model, total=total, completed=step.steps, left="compiling")
@@ -186,26 +160,26 @@ class _Log:
 
     def advance(self) -> None:
         now, steps = time.perf_counter(), self.step.steps
-        if steps == self.session_step + 1:  # it may have compiled: no measure of the others
+        if self.timed_from_step is None:
             self.place.signals.arm()
-            self.session_time = self.from_time = now
-            self.from_step = steps
+            self.timed_from_step = self.tick_started_step = steps
+            self.timed_from_time = self.tick_started_time = now
         self.bar.update(self.task, completed=steps, left=f"{self.left()} left")
         if now - self.saved_at > SAVE_SECONDS:
             self.save()
 
     def left(self) -> str:
-        done = self.step.steps - self.session_step - 1
-        if done < 1:
+        steps = self.step.steps
+        if self.timed_from_step is None or steps == self.timed_from_step:
             return "?"
-        each = (time.perf_counter() - self.session_time) / done
-        return clock((self.total - self.step.steps) * each)
+        seconds_per_step = (time.perf_counter() - self.timed_from_time) / (steps - self.timed_from_step)
+        return clock((self.total - steps) * seconds_per_step)
 
     def tick(self) -> None:
         losses = self.step.read_losses()
         now, steps = time.perf_counter(), self.step.steps
-        step_ms = (now - self.from_time) / max(1, steps - self.from_step) * 1e3
-        of_modes = covered(self.step.model, self.job.seeds, SAMPLES)
+        step_ms = (now - self.tick_started_time) / max(1, steps - self.tick_started_step) * 1e3
+        of_modes = sampling.covered(self.step.model, self.job.seeds, sampling.SAMPLES)
         line: dict[str, Any] = {
             "step": steps,
             "epoch": steps / self.steps_per_epoch,
@@ -215,12 +189,12 @@ class _Log:
         }
         for name, values in zip(self.step.model.losses, losses.T, strict=True):
             line[name] = [value if np.isfinite(value) else None for value in values.tolist()]
-        for name in ("covered", "near", "high_quality", "reverse_kl", "reverse_kl_near"):
+        for name in LOGGED:
             values = [float("nan") if m is None else getattr(m, name) for m in of_modes]
             line[name] = [value if np.isfinite(value) else None for value in values]
         self.metrics.append(line)
         self.place.console.print(f"{self.job.model}  {self.describe(line)}", soft_wrap=True)
-        self.from_step, self.from_time = steps, time.perf_counter()
+        self.tick_started_step, self.tick_started_time = steps, time.perf_counter()
 
     def describe(self, line: dict[str, Any]) -> str:
         modes = [m for m in line["covered"] if m is not None]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from ali_fast.mixture import grid, protocol, training
+from ali_fast.mixture import grid, protocol, sampling
 from ali_fast.mixture.config import RunConfig
 from ali_fast.mixture.models import MODELS
 from ali_fast.mixture.step import Step
@@ -79,8 +79,8 @@ def config_of(data_dir, run_dir, **options):
 @pytest.fixture(scope="session")
 def few_samples():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "SAMPLES", 600)
-        patch.setattr(protocol, "PACGAN_SAMPLES", 200)
+        patch.setattr(sampling, "SAMPLES", 600)
+        patch.setattr(sampling, "PACGAN_SAMPLES", 200)
         yield
 
 

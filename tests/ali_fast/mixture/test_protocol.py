@@ -12,7 +12,7 @@ from alone import SIZES
 
 from ali_fast import checkpoint
 from ali_fast.errors import InputError, Interrupted
-from ali_fast.mixture import measures, protocol, training
+from ali_fast.mixture import kept, measures, protocol, sampling, training
 from ali_fast.mixture.models import MODELS
 
 pytestmark = pytest.mark.usefixtures("few_samples")
@@ -58,29 +58,29 @@ def test_kept_models_are_the_best_members_and_inference_uses_the_gans_decoder(wh
     for method in ("ali", "gan"):
         best = results_of(config)["methods"][method]["best"]
         _, state = checkpoint.read_newest(config.run_dir / method / "checkpoints", warn=print)
-        kept = protocol.load(config.run_dir, method, SIZES).state_dict()
+        best_member = kept.load(config.run_dir, method, SIZES).state_dict()
         trained = state["step"]["model"]
-        assert kept.keys() == trained.keys()
-        assert all(torch.equal(kept[name][0], trained[name][best]) for name in kept)
-    gan = protocol.load(config.run_dir, "gan", SIZES).decoder.state_dict()
+        assert best_member.keys() == trained.keys()
+        assert all(torch.equal(best_member[name][0], trained[name][best]) for name in trained)
+    gan = kept.load(config.run_dir, "gan", SIZES).decoder.state_dict()
     for name in ("inverse", "post-hoc"):
-        decoder = protocol.load(config.run_dir, name, SIZES).decoder.state_dict()
+        decoder = kept.load(config.run_dir, name, SIZES).decoder.state_dict()
         assert all(torch.equal(decoder[key], gan[key]) for key in gan)
 
 
-def test_a_columns_worth_is_measured_on_the_held_out_points(make_config, console, data_dir):
+def test_a_column_is_measured_on_the_held_out_points(make_config, console, data_dir):
     config = make_config(methods=("ali",))
     protocol.run(config, console, SIZES)
     points, components = protocol.read_points(data_dir, "valid")
     assert len(points) == len(components) == 300
-    made = protocol.make(protocol.load(config.run_dir, "ali", SIZES), points)
+    made = sampling.encode_and_decode(kept.load(config.run_dir, "ali", SIZES), points)
     assert all(tensor.shape == (300, 2) for tensor in made.values())
     inference = results_of(config)["columns"]["ali"]["inference"]
     error = (points.double() - made["reconstructions"].double()).square().sum(dim=1).mean()
     assert inference["error"] == pytest.approx(float(error))
     assert inference["mmd2_codes"] == pytest.approx(measures.mmd2(made["codes"], made["prior"]))
     # z -> x_tilde -> is the decoder's, in evaluation mode
-    model = protocol.load(config.run_dir, "ali", SIZES).eval()
+    model = kept.load(config.run_dir, "ali", SIZES).eval()
     with torch.no_grad():
         assert torch.allclose(model.decode(made["prior"][None])[0], made["samples"], atol=1e-6)
         assert torch.allclose(model.decode(made["codes"][None])[0], made["reconstructions"], atol=1e-6)
@@ -103,7 +103,7 @@ def test_a_stopped_run_ends_as_one_that_was_not(make_config, console, whole, mon
     assert stopped.value.exit_code == 130
     protocol.run(config, console, SIZES)
     for name in MODELS:
-        ours, theirs = (protocol.load(c.run_dir, name, SIZES).state_dict() for c in (config, whole))
+        ours, theirs = (kept.load(c.run_dir, name, SIZES).state_dict() for c in (config, whole))
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert (config.run_dir / "figure8.png").read_bytes() == (whole.run_dir / "figure8.png").read_bytes()
     for key in ("modes", "inference"):
@@ -115,7 +115,7 @@ def test_a_diverged_run_is_reported_and_the_others_count(make_config, console):
     config = make_config(methods=("gan",), inference=False)
     good = config.settings()
     with protocol.opened(config, console, SIZES) as mixture:
-        protocol.play_method(mixture, "gan", (good[0], dataclasses.replace(good[1], learning_rate=1e30), good[2]))
+        protocol.train_method(mixture, "gan", (good[0], dataclasses.replace(good[1], learning_rate=1e30), good[2]))
     found = results_of(config)["methods"]["gan"]
     statuses = [run["status"] for run in found["runs"]]
     assert statuses[0] == statuses[2] == "trained"

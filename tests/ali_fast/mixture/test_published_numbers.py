@@ -8,14 +8,13 @@ import pytest
 import torch
 from alone import SIZES, network
 
-from ali_fast.mixture import measures, protocol, results, search, setting, training
+from ali_fast.mixture import kept, measures, protocol, results, sampling, search, setting, training
 from ali_fast.mixture.config import RunConfig, SearchConfig
 from ali_fast.mixture.measures import Modes
 from ali_fast.mixture.models import MODELS
 from ali_fast.mixture.nets import PAPER
-from ali_fast.mixture.protocol import PACGAN_SAMPLES, MixtureRun
+from ali_fast.mixture.protocol import MixtureRun
 from ali_fast.mixture.setting import RECOMMENDED, Setting, draw_protocol, draw_search, member_seed
-from ali_fast.mixture.training import SAMPLES
 
 
 def shapes(net):
@@ -37,7 +36,7 @@ def test_the_nets_are_the_papers():
 
 
 def test_settings_and_numbers_of_samples_that_the_readme_states():
-    assert (SAMPLES, PACGAN_SAMPLES) == (10_000, 2_500)
+    assert (sampling.SAMPLES, sampling.PACGAN_SAMPLES) == (10_000, 2_500)
     assert Setting(learning_rate=1e-3, beta1=0.9) == protocol.VAE_SETTING
     assert Setting() == Setting(learning_rate=1e-4, beta1=0.8, init_std=0.02)
     found = Setting(
@@ -86,19 +85,19 @@ def test_measures_are_of_as_many_samples_as_their_names_say(make_config, console
     def covered(model, seeds, count):
         return [Modes(count, count, 0.0, 0.0, 0.0, 0.0) for _ in seeds]
 
-    monkeypatch.setattr(training, "covered", covered)
+    monkeypatch.setattr(sampling, "covered", covered)
     config = make_config(methods=("gan",), inference=False, epochs=1, runs=2)
     for run in protocol.run(config, console, SIZES)["methods"]["gan"]["runs"]:
-        assert run["modes"]["covered"] == training.SAMPLES
-        assert run["modes_2500"]["covered"] == protocol.PACGAN_SAMPLES
+        assert run["modes"]["covered"] == sampling.SAMPLES
+        assert run["modes_2500"]["covered"] == sampling.PACGAN_SAMPLES
 
 
 @pytest.mark.usefixtures("few_samples")
 def test_a_columns_inference_is_of_its_reconstructions(whole):
-    """Two lines for test_a_columns_worth_is_measured_on_the_held_out_points."""
+    """Two lines for test_a_column_is_measured_on_the_held_out_points."""
     points, _ = protocol.read_points(whole.data_dir, "valid")
     for name in ("ali", "vae"):
-        made = protocol.make(protocol.load(whole.run_dir, name, SIZES), points)
+        made = sampling.encode_and_decode(kept.load(whole.run_dir, name, SIZES), points)
         inference = json.loads((whole.run_dir / "results.json").read_text())["columns"][name]["inference"]
         assert inference["mmd2_points"] == pytest.approx(measures.mmd2(made["reconstructions"], points))
         same = measures.reconstruction(points, made["reconstructions"]).same_component

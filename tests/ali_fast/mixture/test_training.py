@@ -1,4 +1,4 @@
-"""Orders, sampling, resuming, signals, and what is written on the way."""
+"""Orders, resuming, signals, and what is written on the way."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from alone import SETTINGS, SIZES
 
 from ali_fast.data.order import Order
 from ali_fast.errors import Interrupted
-from ali_fast.mixture import measures, training
+from ali_fast.mixture import sampling, training
 from ali_fast.mixture.training import Job, Place
 from ali_fast.signals import Signals
 
@@ -21,7 +21,7 @@ JOB = Job("ali", SETTINGS, (1, 2, 3), epochs=3, batch_size=50, sizes=SIZES)
 
 @pytest.fixture
 def train(tmp_path, points, console, monkeypatch):
-    monkeypatch.setattr(training, "SAMPLES", 500)
+    monkeypatch.setattr(sampling, "SAMPLES", 500)
 
     def run(job=JOB, folder="run"):
         with Signals() as signals:
@@ -101,9 +101,9 @@ def test_a_member_that_diverges_does_not_end_the_others(train, tmp_path, console
     for r in (0, 2):
         pairs = zip(trained.model.state_dict().values(), healthy.model.state_dict().values(), strict=True)
         assert all(torch.equal(a[r], b[r]) for a, b in pairs)
-    found = training.covered(trained.model, JOB.seeds)
+    found = sampling.covered(trained.model, JOB.seeds, 500)
     assert found[1] is None
-    assert found[0] == training.covered(healthy.model, JOB.seeds)[0]
+    assert found[0] == sampling.covered(healthy.model, JOB.seeds, 500)[0]
     assert lines(tmp_path / "run")[-1]["covered"][1] is None
     assert "diverged: run 1" in console.file.getvalue()
 
@@ -113,23 +113,3 @@ def test_when_all_have_diverged_training_ends(train):
     trained = train(dataclasses.replace(JOB, settings=sick, epochs=50))
     assert None not in trained.first_bad
     assert trained.steps < 500
-
-
-def test_samples_are_decoded_normals_with_running_statistics(make_step, rows):
-    step = make_step("ali")
-    for s in range(5):
-        step(rows[s])
-    model, seeds = step.model.float(), (7, 8, 9)
-    x = training.samples(model, seeds, 2500)
-    z = training.normals(seeds, "samples", 2500, 2)
-    h = z
-    for layer in model.decoder.layers[:-1]:
-        h = (h @ layer.weight - layer.running_mean) / (layer.running_var + 1e-4).sqrt() * layer.scale + layer.shift
-        h = h.clamp_min(0)
-    last = model.decoder.layers[-1]
-    assert torch.allclose(x, h @ last.weight + last.bias, atol=1e-5)
-    assert model.training
-    alone = training.normals(seeds[1:2], "samples", 2500, 2)
-    assert torch.equal(alone[0], z[1])
-    assert abs(float(z.mean())) < 0.03
-    assert training.covered(model, seeds, 2500)[2] == measures.modes(x[2])
