@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ali_fast import decide
+from ali_fast.errors import InputError
 from ali_fast.mixture import grid
 from ali_fast.mixture.models import MODELS
 from ali_fast.mixture.nets import PAPER
@@ -59,7 +60,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     given = parser.parse_args(arguments)
-    device = decide.device(given.device).device
+    try:
+        device = decide.device(given.device).device
+    except InputError as error:
+        parser.error(str(error))
     head = report.header(device)
     report.print_header(head)
     n = given.members

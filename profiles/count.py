@@ -1,6 +1,7 @@
 """What a step costs, counted on a machine without a GPU: GFLOP, and the GPU kernels of the step compiled for an H100.
 
-    python -m profiles.count [--preset cifar10 ...] [--kernels triton ...] [--options best] [--json PATH] [--chart PATH]
+    python -m profiles.count [--preset cifar10 ...] [--kernels triton ...] [--options reads ...]
+                             [--json PATH] [--chart PATH]
 
 Minutes a preset. The counts hold for this torch version: Inductor's fusions change with every one. They are the step's
 as one program; on a GPU ALI's is three, E beside G, with some kernels more.
@@ -11,6 +12,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ali_fast import presets
+from ali_fast.errors import InputError
+from ali_fast.kernels import resolve
 from profiles import pretend
 
 PRESETS = ("cifar10", "svhn", "celeba", "imagenet64")
@@ -25,21 +29,30 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the numbers here too")
     parser.add_argument("--chart", type=Path, metavar="PATH", help="write bars as PNG")
     args = parser.parse_args(arguments)
+    by_name = {preset.name: preset for preset in presets.PRESETS}
+    if unknown := set(args.preset) - by_name.keys():
+        parser.error(f"--preset {' '.join(sorted(unknown))}: of {', '.join(by_name)}")
+    try:
+        for spec in args.kernels:
+            resolve(spec, "sm_90")
+    except InputError as error:
+        parser.error(str(error))
 
     pretend.h100()
     import torch  # not before
     from torch._inductor.exc import InductorError
 
-    from ali_fast import capture, presets
+    from ali_fast import capture
     from profiles import report
     from profiles.flops import step_gflop, usual_gflop
     from profiles.whole_step import counts, others
 
+    if unknown := set(args.options or ()) - capture.OPTION_SETS.keys():
+        parser.error(f"--options {' '.join(sorted(unknown))}: of {', '.join(capture.OPTION_SETS)}")
     head = report.header(torch.device("cpu")) | {"device": pretend.PROPERTIES.name}
     report.print_header(head)
     rows = []
     print("bf16; kernels of a step but its convolutions, GEMMs and Adams; then all by kind")
-    by_name = {preset.name: preset for preset in presets.PRESETS}
     for name in args.preset:
         preset = by_name[name]
         work, usual = step_gflop(preset, device=torch.device("cuda")), usual_gflop(preset, preset.batch_size)
