@@ -56,7 +56,8 @@ def counted(site: Site, dtype: torch.dtype, lowered: bool) -> dict[str, Any]:
 @functools.cache
 def inductor_cost(site: Site, dtype: torch.dtype) -> dict[str, list[Cost]]:
     from ali_fast.capture import OPTION_SETS
-    from profiles.lowered_ops import GPU, lower
+    from profiles.lowered_ops import lower
+    from profiles.lowering import GPU
     from profiles.op_sites import arguments, function
 
     make = functools.partial(arguments, site, dtype, GPU)
