@@ -9,24 +9,22 @@ single runs go one after another.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ali_fast import decide
-from ali_fast.errors import InputError
 from ali_fast.mixture import grid
 from ali_fast.mixture.models import MODELS
 from ali_fast.mixture.nets import PAPER
 from ali_fast.mixture.setting import Setting, member_seed
 from ali_fast.mixture.step import Step
 from profiles import clock, report
+from profiles.arguments import Parser
 
 BATCH, POINTS, WARM_UP = 100, 100_000, 5
 
@@ -53,17 +51,15 @@ def make_step(name: str, members: int, device: torch.device, compile: bool) -> C
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("profiles.bench_mixture", description=(__doc__ or "").splitlines()[0])
+    parser = Parser("bench_mixture", __doc__)
     parser.add_argument("--model", default="ali", choices=MODELS)
     parser.add_argument("--members", type=int, default=10)
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_device()
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_outputs(chart=None)
     given = parser.parse_args(arguments)
-    try:
+    with parser.checked():
         device = decide.device(given.device).device
-    except InputError as error:
-        parser.error(str(error))
     head = report.header(device)
     report.print_header(head)
     n = given.members

@@ -11,23 +11,21 @@ needs the CPU build of torch, and minutes a network. The counts hold for the tor
 
 from __future__ import annotations
 
-import argparse
 import functools
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ali_fast import presets
+from ali_fast.presets import Preset
 from profiles import pretend
+from profiles.arguments import Parser
 
 if TYPE_CHECKING:  # `pretend` comes before torch
     import torch
 
     from profiles.op_sites import Cost, Site
 
-PRESETS = ("cifar10", "svhn", "celeba", "imagenet64")
 PASSES = ("forward", "backward")
 # An H100 on paper: bytes a second of its memory and of its L2, and what of a tensor's traffic stays in L2.
 MEMORY, L2, L2_BYTES = 3.0e12, 5.5e12, 50e6
@@ -208,14 +206,11 @@ def step_totals(rows: Iterable[Mapping[str, Any]]) -> Counter[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m profiles.bench_ops", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--preset", nargs="+", default=PRESETS, help="default: the paper's four")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the numbers here too, as they come")
-    parser.add_argument("--chart", type=Path, metavar="PATH", help="write a step's sums as bars, as PNG")
+    parser = Parser("bench_ops", __doc__)
+    parser.add_networks()
+    parser.add_outputs("write the numbers here too, as they come", "write a step's sums as bars, as PNG")
     args = parser.parse_args()
-    known = {preset.name: preset for preset in presets.PRESETS}
-    if unknown := set(args.preset) - known.keys():
-        parser.error(f"--preset {' '.join(sorted(unknown))}: of {', '.join(known)}")
+    networks = parser.networks(args)
     try:
         pretend.h100()
         pretended = True
@@ -237,7 +232,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     failed: list[str] = []
 
-    def network(preset: presets.Preset) -> Iterator[dict[str, Any]]:
+    def network(preset: Preset) -> Iterator[dict[str, Any]]:
         for site, times in sites(preset).items():
             row: dict[str, Any] = {"preset": preset.name, "site": str(site), "op": site.op, "times": times}
             try:
@@ -250,11 +245,11 @@ def main() -> None:
                 report.write_json(args.json, head, rows, dtype="bfloat16")
             yield row
 
-    for name in args.preset:
-        print(f"{name}, batch {known[name].batch_size}", flush=True)
-        for line in (time_table if on_gpu else count_table)(network(known[name])):
+    for preset in networks:
+        print(f"{preset.name}, batch {preset.batch_size}", flush=True)
+        for line in (time_table if on_gpu else count_table)(network(preset)):
             print(line, flush=True)
-        for row in (row for row in rows if row["preset"] == name):
+        for row in (row for row in rows if row["preset"] == preset.name):
             for variant, why in row.get("left_out", {}).items():
                 print(f"\nleft out: {row['site']}, {variant}: {why}", flush=True)
     if args.chart:

@@ -16,7 +16,6 @@ What was tried: profiles/results/2026-11-22-cpu/prepare-imagenet64.md.
 
 from __future__ import annotations
 
-import argparse
 import io
 import multiprocessing
 import resource
@@ -39,6 +38,7 @@ from data_prep.located import Packed, tar_members
 from data_prep.split import Split
 from data_prep.writer import write_splits
 from profiles import clock, report
+from profiles.arguments import Parser
 
 DISTINCT = 64  # pictures; a tar of many images repeats them
 SHAPE = (375, 500)
@@ -168,13 +168,11 @@ def bench(tar: Path, count: int, workers: Sequence[int], rounds: int) -> tuple[l
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m profiles.bench_prepare", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = Parser("bench_prepare", __doc__)
     parser.add_argument("--images", type=int, default=2000, metavar="N", help="in each conversion (default 2000)")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="processes that read")
     parser.add_argument("--rounds", type=int, default=5, help="conversions of each (default 5)")
-    parser.add_argument("--json", type=Path, metavar="PATH")
+    parser.add_outputs(chart=None)
     args = parser.parse_args(arguments)
     head = report.header(torch.device("cpu"))
     report.print_header(head)

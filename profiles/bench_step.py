@@ -17,21 +17,20 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
 from torch import Tensor
 
-from ali_fast import capture, decide, kernels, presets, process
+from ali_fast import capture, decide, kernels, process
 from ali_fast.config import TrainConfig
-from ali_fast.errors import InputError
 from ali_fast.model import ALI
 from ali_fast.objective import Route
 from ali_fast.presets import Preset
 from ali_fast.step import Step
 from profiles import clock, report
+from profiles.arguments import Parser
 from profiles.flops import step_gflop, usual_gflop
 from profiles.usual import UsualStep
 
@@ -236,11 +235,8 @@ def print_table(waterfall: list[Row], results: list[dict[str, Any]], peaks: dict
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m profiles.bench_step", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--preset", help="default: the data set's own")
-    parser.add_argument("--batch-size", type=int, metavar="IMAGES", help="default: the preset's")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser = Parser("bench_step", __doc__)
+    parser.add_step()
     parser.add_argument("--amp", action=argparse.BooleanOptionalAction, help="default: on CUDA only")
     parser.add_argument("--rounds", type=int, default=11, help="bursts of each row (default 11)")
     parser.add_argument("--burst-seconds", type=float, default=0.2, help="length of a burst (default 0.2)")
@@ -248,16 +244,10 @@ def main(arguments: list[str] | None = None) -> None:
         "--start-seconds", type=float, default=float("inf"), help="start no row after so long, but the first and last"
     )
     parser.add_argument("--only", choices=("all", "ends"), default="all", help="ends: the first and the last row")
-    parser.add_argument("--json", type=Path, metavar="PATH")
-    parser.add_argument("--chart", type=Path, metavar="PATH", help="write bars as PNG")
+    parser.add_outputs()
     args = parser.parse_args(arguments)
-    try:
-        preset = presets.resolve(args.dataset, args.preset)
-        device = decide.device(args.device).device
-    except InputError as error:
-        parser.error(str(error))
+    preset, batch_size, device = parser.chosen(args)
     amp = device.type == "cuda" if args.amp is None else args.amp
-    batch_size = args.batch_size or preset.batch_size
 
     head = report.header(device)
     report.print_header(head)

@@ -27,6 +27,7 @@ import torch
 
 from ali_fast.files import write_text
 from profiles import report
+from profiles.arguments import Parser
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / "build" / "gpu_suite"
@@ -240,9 +241,9 @@ def keep(out: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     names = [part.name for part in PARTS]
-    parser = argparse.ArgumentParser(prog="python -m profiles.gpu_suite", description=(__doc__ or "").split("\n")[0])
+    parser = Parser("gpu_suite", __doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results go")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="with prepared data sets")
+    parser.add_data_dir()
     parser.add_argument("--only", nargs="+", choices=names, metavar="PART", help=", ".join(names))
     parser.add_argument("--minutes", type=float, default=9.0, help="for all parts together (default 9)")
     parser.add_argument("--limits", type=float, default=1.0, help="times each part's own limit: for a slow machine")

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 
 from ali_fast.config import TrainConfig
-from ali_fast.errors import InputError
+from profiles.arguments import Parser
 
 
 class NoRange(contextlib.ContextDecorator):
@@ -39,9 +39,9 @@ if importlib.util.find_spec("nvtx") is None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m profiles.short_run", description=(__doc__ or "").split("\n")[0])
+    parser = Parser("short_run", __doc__)
     parser.add_argument("--dataset", required=True)
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="with prepared data sets")
+    parser.add_data_dir()
     parser.add_argument("--run-dir", type=Path, required=True, metavar="DIR")
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--steps", type=int)
@@ -51,11 +51,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     from ali_fast.train import train
 
-    try:
+    with parser.checked():
         config = TrainConfig(**vars(args), amp=on_cuda, data="auto" if on_cuda else "resident")
         train(config, Console(markup=False, highlight=False, emoji=False, soft_wrap=True))
-    except InputError as error:
-        parser.error(str(error))
 
 
 if __name__ == "__main__":
