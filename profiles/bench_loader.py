@@ -121,10 +121,8 @@ def bench(path: Path, batch_size: int, device: torch.device, rounds: int) -> lis
             rates[way].append(images_per_s(epoch, number, device))
     rows = []
     for way, (_, first) in opened.items():
-        rate = clock.timing(rates[way])
-        rows.append(
-            {"name": way, "images_per_s": rate.ms, "spread_images_per_s": rate.spread_ms, "first_batch_s": first}
-        )
+        rate = clock.spread(rates[way])
+        rows.append({"name": way, "images_per_s": rate.median, "spread_images_per_s": rate.iqr, "first_batch_s": first})
     return rows
 
 

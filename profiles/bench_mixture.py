@@ -70,10 +70,10 @@ def main(arguments: list[str] | None = None) -> None:
     ]
     calls = [make_step(given.model, members, device, compile) for _, members, compile, _ in variants]
     timings = clock.interleaved(calls, device, rounds=given.rounds, burst_seconds=1.0)
-    first = timings[0].ms * variants[0][3]
+    first = timings[0].median * variants[0][3]
     rows = []
     for (name, _, _, times), timing in zip(variants, timings, strict=True):
-        ms, spread = timing.ms * times, timing.spread_ms * times
+        ms, spread = timing.median * times, timing.iqr * times
         print(f"{name:32s} {ms:9.1f} ms for {n} members' step (iqr {spread:.1f})   {first / ms:5.2f} x")
         rows.append({"name": name, "ms": ms, "spread_ms": spread, "members": n})
     if given.json:

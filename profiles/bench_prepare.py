@@ -139,7 +139,7 @@ def differences(split: Split) -> tuple[float, float]:
     return float(np.mean(found)), float(np.max(found))
 
 
-def bench(tar: Path, count: int, workers: Sequence[int], rounds: int) -> tuple[list[dict[str, Any]], clock.Timing]:
+def bench(tar: Path, count: int, workers: Sequence[int], rounds: int) -> tuple[list[dict[str, Any]], clock.Spread]:
     """Each number of workers in turn, 0 reads in the process that writes; and the rate of the decoder alone."""
     path = beton_path(tar.parent, "imagenet64", "train")
     split = split_of(tar, count)
@@ -152,19 +152,19 @@ def bench(tar: Path, count: int, workers: Sequence[int], rounds: int) -> tuple[l
     few = split_of(tar, max(1, count // 8))
     rows = []
     for number, measured in found.items():
-        by_clock, of_a_core = (clock.timing(values) for values in zip(*measured, strict=True))
+        by_clock, of_a_core = (clock.spread(values) for values in zip(*measured, strict=True))
         rows.append(
             {
                 "workers": number,
-                "images_per_s": by_clock.ms,
-                "spread_images_per_s": by_clock.spread_ms,
-                "images_per_s_a_core": of_a_core.ms,
-                "spread_images_per_s_a_core": of_a_core.spread_ms,
+                "images_per_s": by_clock.median,
+                "spread_images_per_s": by_clock.iqr,
+                "images_per_s_a_core": of_a_core.median,
+                "spread_images_per_s_a_core": of_a_core.iqr,
                 "peak_bytes": peak_bytes(split, path, number),
                 "peak_bytes_of_an_eighth": peak_bytes(few, path, number),
             }
         )
-    return rows, clock.timing(decoding)
+    return rows, clock.spread(decoding)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -190,7 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
             f"| {r['images_per_s_a_core']:.0f} | {r['spread_images_per_s_a_core']:.0f} "
             f"| {r['peak_bytes'] / 1e6:.0f} | {r['peak_bytes_of_an_eighth'] / 1e6:.0f} |"
         )
-    print(f"decoding alone: {decoding.ms:.0f} images/s a core, spread {decoding.spread_ms:.0f}")
+    print(f"decoding alone: {decoding.median:.0f} images/s a core, spread {decoding.iqr:.0f}")
     print(f"against decoding whole: {mean:.2f} gray levels on average, {largest:.0f} at most")
     if args.json:
         report.write_json(
@@ -199,8 +199,8 @@ def main(arguments: list[str] | None = None) -> None:
             rows,
             images=args.images,
             jpeg_bytes=mean_bytes,
-            decoding_images_per_s=decoding.ms,
-            spread_decoding_images_per_s=decoding.spread_ms,
+            decoding_images_per_s=decoding.median,
+            spread_decoding_images_per_s=decoding.iqr,
             mean_difference=mean,
             max_difference=largest,
         )

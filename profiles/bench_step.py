@@ -198,13 +198,13 @@ def bench(
     return [
         {
             "name": row.name,
-            "step_ms": timing.ms,
-            "spread_ms": timing.spread_ms,
-            "images_per_s": batch_size / timing.ms * 1e3,
+            "step_ms": timing.median,
+            "spread_ms": timing.iqr,
+            "images_per_s": batch_size / timing.median * 1e3,
             "gflop": row.gflop(),
             "kernels": kernels_of_row,
             "peak_bytes": started[row.name].peak_bytes,
-            "ratio": timings[0].ms / timing.ms,
+            "ratio": timings[0].median / timing.median,
         }
         for row, timing, kernels_of_row in zip(timed, timings, kernels_run, strict=True)
     ]

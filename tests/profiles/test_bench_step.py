@@ -94,7 +94,7 @@ def test_kernels_are_counted_when_all_is_timed(monkeypatch):
     rows = [Row(name, None, lambda: 1.0, torch.float32) for name in "ab"]
     started = {name: Running(name, 5) for name in "ab"}
     monkeypatch.setattr(
-        clock, "interleaved", lambda calls, *_, **__: done.extend(calls) or [clock.Timing(1.0, 0.1) for _ in calls]
+        clock, "interleaved", lambda calls, *_, **__: done.extend(calls) or [clock.Spread(1.0, 0.1) for _ in calls]
     )
     monkeypatch.setattr(clock, "gpu_kernels", lambda call: done.append(f"kernels of {call}") or 7.0)
     results = bench_step.bench(rows, started, 4, CUDA, rounds=1, burst_seconds=0.0)
