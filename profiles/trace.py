@@ -22,7 +22,7 @@ from ali_fast import presets, process
 from ali_fast.errors import InputError
 from profiles import clock, report
 from profiles.arguments import Parser
-from profiles.bench_step import Row, rows, start
+from profiles.waterfall import Row, rows, start
 
 SHOWN, DRAWN = 25, 15  # kernels, and gaps
 
