@@ -95,10 +95,15 @@ def processor_s() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
+def distinct_files(split: Split) -> list[bytes]:
+    """The JPEGs behind it, each once."""
+    assert isinstance(split.read, Reader)
+    return [split.read.images.read(index)[0] for index in range(min(split.count, DISTINCT))]
+
+
 def decoding_rate(split: Split) -> float:
     """Images per second of processor time of the decoder alone, fed as it is in use."""
-    # `read` is typed as any callable; of imagenet64 it holds its images
-    files = [split.read.images.read(index)[0] for index in range(min(split.count, DISTINCT))]  # type: ignore[attr-defined]
+    files = distinct_files(split)
     start = time.process_time()
     for number in range(split.count):
         image = Image.open(io.BytesIO(files[number % len(files)]))
@@ -129,12 +134,12 @@ def peak_bytes(split: Split, path: Path, workers: int) -> int:
 def differences(split: Split) -> tuple[float, float]:
     """(mean, largest) difference, in gray levels, of the images from those decoded whole."""
     found = []
-    for index in range(min(split.count, DISTINCT)):
-        data, _ = split.read.images.read(index)  # type: ignore[attr-defined]
+    for index, data in enumerate(distinct_files(split)):
         image = Image.open(io.BytesIO(data))
         side = min(image.size)
-        box = tuple((length - side) / 2 + edge for edge in (0, side) for length in image.size)
-        whole = image.resize((SIZE, SIZE), Image.Resampling.HAMMING, box)  # type: ignore[arg-type]
+        left, top = ((length - side) / 2 for length in image.size)
+        box = (left, top, left + side, top + side)
+        whole = image.resize((SIZE, SIZE), Image.Resampling.HAMMING, box)
         found.append(np.abs(np.asarray(whole).astype(int) - split.read(index).image))
     return float(np.mean(found)), float(np.max(found))
 

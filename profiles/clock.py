@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-Call = Callable[[], None]
+Call = Callable[[], object]
 
 
 class Spread(NamedTuple):

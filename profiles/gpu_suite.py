@@ -19,9 +19,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -194,7 +195,7 @@ def _path() -> list[str]:
     return [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
 
 
-def results(head: dict, outcomes: list[Outcome]) -> dict:
+def results(head: Mapping[str, Any], outcomes: list[Outcome]) -> dict[str, Any]:
     """Every part's outcome and numbers."""
     parts = {}
     for o in outcomes:
@@ -204,7 +205,7 @@ def results(head: dict, outcomes: list[Outcome]) -> dict:
     return {**head, "parts": parts}
 
 
-def summary(head: dict, outcomes: list[Outcome]) -> str:
+def summary(head: Mapping[str, Any], outcomes: list[Outcome]) -> str:
     """Markdown: what ran on what, one line a part, then the end of each part's output."""
     versions = ", ".join(f"{name} {version}" for name, version in head["versions"].items() if version)
     lines = ["# GPU suite", "", head["device"], "", versions, "", f"    {head['command']}", ""]

@@ -32,7 +32,7 @@ def lower(
             compile_fx_inner(graph, inputs, **settings)
         except Lowered as lowered:
             costs.append(Cost(sum(by_kind(lowered.code).values()), lowered.bytes))
-            return _never
+            return _Never()
         raise AssertionError("Inductor wrote no code")
 
     def backend(graph: Any, inputs: Any) -> Any:
@@ -51,8 +51,10 @@ class _CompiledError(BaseException):
     """Everything is lowered; now it would run."""
 
 
-def _never(*arguments: Any) -> Any:
-    raise _CompiledError
+class _Never:
+    """Stands for code that was not loaded."""
 
+    _boxed_call = True  # takes its arguments in one list, as Inductor's code does
 
-_never._boxed_call = True  # type: ignore[attr-defined]
+    def __call__(self, *arguments: Any) -> Any:
+        raise _CompiledError

@@ -130,7 +130,7 @@ def _patch_torch() -> None:
     }
     for name, answer in answers.items():
         setattr(torch.cuda, name, _answering(answer))
-    torch._C._cuda_getDevice = _answering(0)  # type: ignore[attr-defined]
+    torch._C._cuda_getDevice = _answering(0)
     torch.cuda.default_generators = (torch.default_generator,)
     torch.version.cuda = "13.0"
     torch.backends.cudnn.is_available = _answering(True)

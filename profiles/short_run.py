@@ -12,7 +12,7 @@ import contextlib
 import importlib.util
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 
 import torch
 from rich.console import Console
@@ -35,7 +35,8 @@ class NoRange(contextlib.ContextDecorator):
 
 
 if importlib.util.find_spec("nvtx") is None:
-    sys.modules["nvtx"] = SimpleNamespace(annotate=NoRange)  # type: ignore[assignment]
+    sys.modules["nvtx"] = ModuleType("nvtx")
+    vars(sys.modules["nvtx"])["annotate"] = NoRange
 
 
 def main(arguments: list[str] | None = None) -> None:

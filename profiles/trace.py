@@ -10,7 +10,7 @@ there are no gaps. --trace writes what chrome://tracing and Perfetto open.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,12 +52,12 @@ class Gaps(NamedTuple):
 
     busy: float
     wall: float
-    between: Counter[tuple[str, str]]
+    between: dict[tuple[str, str], float]
 
 
 def gaps(spans: Sequence[Span]) -> Gaps:
     """Of spans sorted by start; they may overlap."""
-    between: Counter[tuple[str, str]] = Counter()
+    between: dict[tuple[str, str], float] = defaultdict(float)
     last = spans[0]
     idle = 0.0
     for span in spans[1:]:
@@ -111,7 +111,7 @@ def print_gpu(spans: list[Span], steps: int) -> dict[str, Any]:
     for name, count, total in table[:SHOWN]:
         print(f"| {name[:90]} | {count / steps:.1f} | {total / steps:.1f} | {total / found.busy:.1%} |")
     print("\n| idle between | us a step |\n| --- | ---: |")
-    for (before, after), idle in found.between.most_common(SHOWN):
+    for (before, after), idle in sorted(found.between.items(), key=lambda gap: -gap[1])[:SHOWN]:
         print(f"| {before[:60]} -> {after[:60]} | {idle / steps:.2f} |")
     return {
         "busy_us": found.busy / steps,

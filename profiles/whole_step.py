@@ -86,9 +86,10 @@ def _to_fake(step: Step) -> None:
         return fakes[id(t)]
 
     for module in (*step.model.modules(), *step.working.modules()):
-        for tensors in (module._parameters, module._buffers):
+        stores: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for tensors in stores:
             for name, tensor in tensors.items():
-                tensors[name] = None if tensor is None else fake(tensor)  # type: ignore[assignment]
+                tensors[name] = None if tensor is None else fake(tensor)
     for owner in (step, step.adam):
         for name, value in vars(owner).items():
             if isinstance(value, Tensor):
