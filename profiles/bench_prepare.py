@@ -8,7 +8,7 @@ published size of the training tar (data_prep/imagenet64.py) without tar's own h
 frequency^-1.2, the mean of photographs (Tolhurst et al., 1992, Amplitude spectra of natural images). In a tar, they go
 through what `ali-fast prepare imagenet64` does, from there to the .beton.
 The rate of a core is by processor time, all processes' together: on a busy machine the clock measures the others.
-`decoding alone` is Pillow's JPEG decoder at the scale that is used, and nothing else: what is left to gain elsewhere.
+`decoding alone` is Pillow's JPEG decoder at the scale that is used: the rest of the time is what could still be saved.
 
 The aim, 500 images a second and core, is not reached on a Xeon at 2.5 GHz, where decoding alone is slower than that.
 What was tried: profiles/results/2026-11-22-cpu/prepare-imagenet64.md.

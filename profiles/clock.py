@@ -28,6 +28,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def synchronize(device: torch.device) -> None:
+    """Wait for what the device was given to do; a CPU has done it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
