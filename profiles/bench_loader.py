@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -34,19 +34,6 @@ from profiles import clock, report
 from profiles.arguments import Parser
 
 Epoch = Callable[[int], Iterator[Tensor]]
-
-
-class Images(Dataset):
-    """A split in memory, one sample at a time."""
-
-    def __init__(self, images: Tensor):
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> Tensor:
-        return self.images[i]
 
 
 def streamed(path: Path, batch_size: int, device: torch.device) -> Epoch:
@@ -68,7 +55,7 @@ def resident(path: Path, batch_size: int, device: torch.device) -> Epoch:
 def usual(path: Path, batch_size: int, device: torch.device) -> Epoch:
     images = BetonLoader(path, batch_size=batch_size).read_all().images
     loader = DataLoader(
-        Images(images),
+        cast(Dataset[Tensor], images),  # it has a length and is indexed: all that a map-style one needs
         batch_size,
         shuffle=True,
         drop_last=True,
