@@ -10,7 +10,6 @@ Nothing but the batches is asked for: no step runs. Times to the first batch inc
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib.util
 import tempfile
@@ -18,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,23 +30,10 @@ from ali_fast.data.loader import BetonLoader
 from ali_fast.data.resident import ResidentSet
 from ali_fast.data.schema import beton_path
 from ali_fast.environment import usable_cores
-from ali_fast.errors import InputError
 from profiles import clock, report
+from profiles.arguments import Parser
 
 Epoch = Callable[[int], Iterator[Tensor]]
-
-
-class Images(Dataset):
-    """A split in memory, one sample at a time."""
-
-    def __init__(self, images: Tensor):
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> Tensor:
-        return self.images[i]
 
 
 def streamed(path: Path, batch_size: int, device: torch.device) -> Epoch:
@@ -69,7 +55,7 @@ def resident(path: Path, batch_size: int, device: torch.device) -> Epoch:
 def usual(path: Path, batch_size: int, device: torch.device) -> Epoch:
     images = BetonLoader(path, batch_size=batch_size).read_all().images
     loader = DataLoader(
-        Images(images),
+        cast(Dataset[Tensor], images),  # it has a length and is indexed: all that a map-style one needs
         batch_size,
         shuffle=True,
         drop_last=True,
@@ -122,10 +108,8 @@ def bench(path: Path, batch_size: int, device: torch.device, rounds: int) -> lis
             rates[way].append(images_per_s(epoch, number, device))
     rows = []
     for way, (_, first) in opened.items():
-        rate = clock.timing(rates[way])
-        rows.append(
-            {"name": way, "images_per_s": rate.ms, "spread_images_per_s": rate.spread_ms, "first_batch_s": first}
-        )
+        rate = clock.spread(rates[way])
+        rows.append({"name": way, "images_per_s": rate.median, "spread_images_per_s": rate.iqr, "first_batch_s": first})
     return rows
 
 
@@ -144,17 +128,16 @@ def _sample(shape: tuple[int, int, int], i: int) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m profiles.bench_loader", description=(__doc__ or "").split("\n")[0])
+    parser = Parser("bench_loader", __doc__)
     parser.add_argument("--dataset", help="prepared before; default: noise")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR")
+    parser.add_data_dir()
     parser.add_argument("--batch-size", type=int, default=100, metavar="IMAGES")
     parser.add_argument("--images", type=int, default=50_000, help="of noise, 32x32x3 (default 50000)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_device()
     parser.add_argument("--rounds", type=int, default=5, help="epochs of each (default 5)")
-    parser.add_argument("--json", type=Path, metavar="PATH")
-    parser.add_argument("--chart", type=Path, metavar="PATH", help="write bars as PNG")
+    parser.add_outputs()
     args = parser.parse_args(arguments)
-    try:
+    with parser.checked():
         device = decide.device(args.device).device
         head = report.header(device)
         report.print_header(head)
@@ -166,8 +149,6 @@ def main(arguments: list[str] | None = None) -> None:
                 path = beton_path(Path(folder), "noise", "train")
                 noise(path, args.images, (32, 32, 3))
             rows = bench(path, args.batch_size, device, args.rounds)
-    except InputError as error:
-        parser.error(str(error))
     print("| way | images/s | spread | first batch, s |\n| --- | ---: | ---: | ---: |")
     for r in rows:
         print(f"| {r['name']} | {r['images_per_s']:.0f} | {r['spread_images_per_s']:.0f} | {r['first_batch_s']:.2f} |")

@@ -9,11 +9,9 @@ single runs go one after another.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,6 +24,7 @@ from ali_fast.mixture.nets import PAPER
 from ali_fast.mixture.setting import Setting, member_seed
 from ali_fast.mixture.step import Step
 from profiles import clock, report
+from profiles.arguments import Parser
 
 BATCH, POINTS, WARM_UP = 100, 100_000, 5
 
@@ -52,14 +51,15 @@ def make_step(name: str, members: int, device: torch.device, compile: bool) -> C
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("profiles.bench_mixture", description=(__doc__ or "").splitlines()[0])
+    parser = Parser("bench_mixture", __doc__)
     parser.add_argument("--model", default="ali", choices=MODELS)
     parser.add_argument("--members", type=int, default=10)
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_device()
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_outputs(chart=None)
     given = parser.parse_args(arguments)
-    device = decide.device(given.device).device
+    with parser.checked():
+        device = decide.device(given.device).device
     head = report.header(device)
     report.print_header(head)
     n = given.members
@@ -70,10 +70,10 @@ def main(arguments: list[str] | None = None) -> None:
     ]
     calls = [make_step(given.model, members, device, compile) for _, members, compile, _ in variants]
     timings = clock.interleaved(calls, device, rounds=given.rounds, burst_seconds=1.0)
-    first = timings[0].ms * variants[0][3]
+    first = timings[0].median * variants[0][3]
     rows = []
     for (name, _, _, times), timing in zip(variants, timings, strict=True):
-        ms, spread = timing.ms * times, timing.spread_ms * times
+        ms, spread = timing.median * times, timing.iqr * times
         print(f"{name:32s} {ms:9.1f} ms for {n} members' step (iqr {spread:.1f})   {first / ms:5.2f} x")
         rows.append({"name": name, "ms": ms, "spread_ms": spread, "members": n})
     if given.json:

@@ -11,23 +11,21 @@ needs the CPU build of torch, and minutes a network. The counts hold for the tor
 
 from __future__ import annotations
 
-import argparse
 import functools
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ali_fast import presets
+from ali_fast.presets import Preset
 from profiles import pretend
+from profiles.arguments import Parser
+from profiles.op_tables import count_table, step_totals, time_table
 
 if TYPE_CHECKING:  # `pretend` comes before torch
     import torch
 
     from profiles.op_sites import Cost, Site
 
-PRESETS = ("cifar10", "svhn", "celeba", "imagenet64")
 PASSES = ("forward", "backward")
 # An H100 on paper: bytes a second of its memory and of its L2, and what of a tensor's traffic stays in L2.
 MEMORY, L2, L2_BYTES = 3.0e12, 5.5e12, 50e6
@@ -56,7 +54,8 @@ def counted(site: Site, dtype: torch.dtype, lowered: bool) -> dict[str, Any]:
 @functools.cache
 def inductor_cost(site: Site, dtype: torch.dtype) -> dict[str, list[Cost]]:
     from ali_fast.capture import OPTION_SETS
-    from profiles.lowered_ops import GPU, lower
+    from profiles.lowered_ops import lower
+    from profiles.lowering import GPU
     from profiles.op_sites import arguments, function
 
     make = functools.partial(arguments, site, dtype, GPU)
@@ -122,108 +121,44 @@ def variants(site: Site) -> dict[str, Callable[[], Callable[..., Any]]]:
     return makers | {"triton": functools.partial(function, site, "triton")}
 
 
-# ---------------------------------------------------------------- tables
-
-
-def _sum(passes: Mapping[str, Mapping[str, Any]], key: str) -> float:
-    return sum(one[key] for one in passes.values())
-
-
-def _each(passes: Mapping[str, Mapping[str, Any]], key: str, form: str = "g") -> str:
-    return "+".join(format(one[key], form) for one in passes.values())
-
-
-def count_table(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Launches forward+backward and megabytes of both; the last line is a step's, every site as often as it occurs."""
-    names: list[str] = []
-    totals: Counter[str] = Counter()
-    for row in rows:
-        if not names:
-            names = list(row["inductor"])
-            inductor = "".join(f" Inductor, {name} | MB |" for name in names)
-            yield f"| op | times | kernels: launches | MB | paper us |{inductor}"
-            yield f"| --- | ---: | ---: | ---: | ---: |{' ---: | ---: |' * len(names)}"
-        cells = [row["site"], f"{row['times']}"]
-        for name, passes in {"triton": row["triton"], **row["inductor"]}.items():
-            cells += [_each(passes, "launches"), f"{_sum(passes, 'bytes') / 1e6:.2f}"]
-            cells += [_each(passes, "floor_us", ".2f")] if name == "triton" else []
-            for key in ("launches", "bytes", *(["floor_us"] if name == "triton" else [])):
-                totals[f"{name} {key}"] += row["times"] * _sum(passes, key)
-        yield f"| {' | '.join(cells)} |"
-    total = []
-    for name in ("triton", *names):
-        total += [f"{totals[f'{name} launches']:g}", f"{totals[f'{name} bytes'] / 1e6:.0f}"]
-        total += [f"{totals['triton floor_us']:.0f}"] if name == "triton" else []
-    yield f"| a step | | {' | '.join(total)} |"
-
-
-def time_table(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Microseconds forward+backward, kernels in brackets, share of the copy's speed; a step's sum last.
-
-    "-" is what was left out, and a sum that lacks it. Each row names every variant, so the first one knows the columns.
-    """
-    names: list[str] = []
-    totals: Counter[str] = Counter()
-    incomplete: set[str] = set()
-    for row in rows:
-        incomplete |= row["left_out"].keys()
-        if not names:
-            names = [name for name in (*row["measured"], *row["left_out"]) if name != "copy"]
-            yield f"| op | times | MB | copy us |{''.join(f' {name} |' for name in names)}"
-            yield f"| --- | ---: | ---: | ---: |{' ---: |' * len(names)}"
-        copy, cells = row["measured"]["copy"], []
-        for name in names:
-            if name in row["left_out"]:
-                cells.append("-")
-                continue
-            passes = row["measured"][name]
-            share = _sum(copy, "us") / _sum(passes, "us")
-            cells.append(f"{_each(passes, 'us', '.1f')} ({_each(passes, 'kernels')}) {share:.0%}")
-            totals[name] += row["times"] * _sum(passes, "us")
-        totals["copy"] += row["times"] * _sum(copy, "us")
-        first = [row["site"], f"{row['times']}", f"{_sum(copy, 'bytes') / 1e6:.2f}", _each(copy, "us", ".1f")]
-        yield f"| {' | '.join([*first, *cells])} |"
-    sums = [f"{totals['copy']:.0f}", *("-" if name in incomplete else f"{totals[name]:.0f}" for name in names)]
-    yield f"| a step, us | | | {' | '.join(sums)} |"
-
-
-def step_totals(rows: Iterable[Mapping[str, Any]]) -> Counter[str]:
-    """By network and variant, of all ops of a step: microseconds on a GPU, launches without one.
-
-    Not of a variant that was left out somewhere: its sum would look small.
-    """
-    totals: Counter[str] = Counter()
-    incomplete: set[str] = set()
-    for row in rows:
-        incomplete |= {f"{row['preset']}: {name}" for name in row.get("left_out", ())}
-        on_gpu = "measured" in row
-        variants = row["measured"] if on_gpu else {"kernels": row["triton"], **row["inductor"]}
-        for name, passes in variants.items():
-            totals[f"{row['preset']}: {name}"] += row["times"] * _sum(passes, "us" if on_gpu else "launches")
-    return Counter({name: total for name, total in totals.items() if name not in incomplete})
-
-
 # ---------------------------------------------------------------- the command
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m profiles.bench_ops", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--preset", nargs="+", default=PRESETS, help="default: the paper's four")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the numbers here too, as they come")
-    parser.add_argument("--chart", type=Path, metavar="PATH", help="write a step's sums as bars, as PNG")
-    args = parser.parse_args()
-    known = {preset.name: preset for preset in presets.PRESETS}
-    if unknown := set(args.preset) - known.keys():
-        parser.error(f"--preset {' '.join(sorted(unknown))}: of {', '.join(known)}")
+def pretend_gpu() -> bool:
+    """Whether torch, imported after this, believes in a GPU that is not there; not where it has CUDA of its own."""
     try:
         pretend.h100()
-        pretended = True
-    except RuntimeError:  # torch has CUDA of its own
-        pretended = False
+    except RuntimeError:
+        return False
+    return True
+
+
+def network_rows(
+    preset: Preset, cost: Callable[[Site], Mapping[str, Any]], failed: list[str]
+) -> Iterator[dict[str, Any]]:
+    """A row for each site as soon as its cost is known; a site that fails is named in `failed` and costs no other."""
+    from profiles.op_sites import sites
+
+    for site, times in sites(preset).items():
+        row: dict[str, Any] = {"preset": preset.name, "site": str(site), "op": site.op, "times": times}
+        try:
+            row |= cost(site)
+        except Exception as error:
+            failed.append(f"{preset.name}, {site}: {type(error).__name__}: {error}")
+            continue
+        yield row
+
+
+def main() -> None:
+    parser = Parser("bench_ops", __doc__)
+    parser.add_networks()
+    parser.add_outputs("write the numbers here too, as they come", "write a step's sums as bars, as PNG")
+    args = parser.parse_args()
+    networks = parser.networks(args)
+    pretended = pretend_gpu()
     import torch
 
     from profiles import report
-    from profiles.op_sites import sites
 
     on_gpu, dtype = torch.cuda.is_available() and not pretended, torch.bfloat16
     device = torch.device("cuda" if on_gpu else "cpu")
@@ -236,24 +171,21 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     failed: list[str] = []
 
-    def network(preset: presets.Preset) -> Iterator[dict[str, Any]]:
-        for site, times in sites(preset).items():
-            row: dict[str, Any] = {"preset": preset.name, "site": str(site), "op": site.op, "times": times}
-            try:
-                row |= measured(site, dtype, device) if on_gpu else counted(site, dtype, pretended)
-            except Exception as error:  # one site must not cost the others
-                failed.append(f"{preset.name}, {site}: {type(error).__name__}: {error}")
-                continue
+    def cost(site: Site) -> dict[str, Any]:
+        return measured(site, dtype, device) if on_gpu else counted(site, dtype, pretended)
+
+    def kept(preset: Preset) -> Iterator[dict[str, Any]]:
+        for row in network_rows(preset, cost, failed):
             rows.append(row)
             if args.json:
                 report.write_json(args.json, head, rows, dtype="bfloat16")
             yield row
 
-    for name in args.preset:
-        print(f"{name}, batch {known[name].batch_size}", flush=True)
-        for line in (time_table if on_gpu else count_table)(network(known[name])):
+    for preset in networks:
+        print(f"{preset.name}, batch {preset.batch_size}", flush=True)
+        for line in (time_table if on_gpu else count_table)(kept(preset)):
             print(line, flush=True)
-        for row in (row for row in rows if row["preset"] == name):
+        for row in (row for row in rows if row["preset"] == preset.name):
             for variant, why in row.get("left_out", {}).items():
                 print(f"\nleft out: {row['site']}, {variant}: {why}", flush=True)
     if args.chart:

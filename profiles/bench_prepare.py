@@ -8,7 +8,7 @@ published size of the training tar (data_prep/imagenet64.py) without tar's own h
 frequency^-1.2, the mean of photographs (Tolhurst et al., 1992, Amplitude spectra of natural images). In a tar, they go
 through what `ali-fast prepare imagenet64` does, from there to the .beton.
 The rate of a core is by processor time, all processes' together: on a busy machine the clock measures the others.
-`decoding alone` is Pillow's JPEG decoder at the scale that is used, and nothing else: what is left to gain elsewhere.
+`decoding alone` is Pillow's JPEG decoder at the scale that is used: the rest of the time is what could still be saved.
 
 The aim, 500 images a second and core, is not reached on a Xeon at 2.5 GHz, where decoding alone is slower than that.
 What was tried: profiles/results/2026-11-22-cpu/prepare-imagenet64.md.
@@ -16,7 +16,6 @@ What was tried: profiles/results/2026-11-22-cpu/prepare-imagenet64.md.
 
 from __future__ import annotations
 
-import argparse
 import io
 import multiprocessing
 import resource
@@ -39,6 +38,7 @@ from data_prep.located import Packed, tar_members
 from data_prep.split import Split
 from data_prep.writer import write_splits
 from profiles import clock, report
+from profiles.arguments import Parser
 
 DISTINCT = 64  # pictures; a tar of many images repeats them
 SHAPE = (375, 500)
@@ -95,10 +95,15 @@ def processor_s() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
+def distinct_files(split: Split) -> list[bytes]:
+    """The JPEGs behind it, each once."""
+    assert isinstance(split.read, Reader)
+    return [split.read.images.read(index)[0] for index in range(min(split.count, DISTINCT))]
+
+
 def decoding_rate(split: Split) -> float:
     """Images per second of processor time of the decoder alone, fed as it is in use."""
-    # `read` is typed as any callable; of imagenet64 it holds its images
-    files = [split.read.images.read(index)[0] for index in range(min(split.count, DISTINCT))]  # type: ignore[attr-defined]
+    files = distinct_files(split)
     start = time.process_time()
     for number in range(split.count):
         image = Image.open(io.BytesIO(files[number % len(files)]))
@@ -129,17 +134,17 @@ def peak_bytes(split: Split, path: Path, workers: int) -> int:
 def differences(split: Split) -> tuple[float, float]:
     """(mean, largest) difference, in gray levels, of the images from those decoded whole."""
     found = []
-    for index in range(min(split.count, DISTINCT)):
-        data, _ = split.read.images.read(index)  # type: ignore[attr-defined]
+    for index, data in enumerate(distinct_files(split)):
         image = Image.open(io.BytesIO(data))
         side = min(image.size)
-        box = tuple((length - side) / 2 + edge for edge in (0, side) for length in image.size)
-        whole = image.resize((SIZE, SIZE), Image.Resampling.HAMMING, box)  # type: ignore[arg-type]
+        left, top = ((length - side) / 2 for length in image.size)
+        box = (left, top, left + side, top + side)
+        whole = image.resize((SIZE, SIZE), Image.Resampling.HAMMING, box)
         found.append(np.abs(np.asarray(whole).astype(int) - split.read(index).image))
     return float(np.mean(found)), float(np.max(found))
 
 
-def bench(tar: Path, count: int, workers: Sequence[int], rounds: int) -> tuple[list[dict[str, Any]], clock.Timing]:
+def bench(tar: Path, count: int, workers: Sequence[int], rounds: int) -> tuple[list[dict[str, Any]], clock.Spread]:
     """Each number of workers in turn, 0 reads in the process that writes; and the rate of the decoder alone."""
     path = beton_path(tar.parent, "imagenet64", "train")
     split = split_of(tar, count)
@@ -152,29 +157,27 @@ def bench(tar: Path, count: int, workers: Sequence[int], rounds: int) -> tuple[l
     few = split_of(tar, max(1, count // 8))
     rows = []
     for number, measured in found.items():
-        by_clock, of_a_core = (clock.timing(values) for values in zip(*measured, strict=True))
+        by_clock, of_a_core = (clock.spread(values) for values in zip(*measured, strict=True))
         rows.append(
             {
                 "workers": number,
-                "images_per_s": by_clock.ms,
-                "spread_images_per_s": by_clock.spread_ms,
-                "images_per_s_a_core": of_a_core.ms,
-                "spread_images_per_s_a_core": of_a_core.spread_ms,
+                "images_per_s": by_clock.median,
+                "spread_images_per_s": by_clock.iqr,
+                "images_per_s_a_core": of_a_core.median,
+                "spread_images_per_s_a_core": of_a_core.iqr,
                 "peak_bytes": peak_bytes(split, path, number),
                 "peak_bytes_of_an_eighth": peak_bytes(few, path, number),
             }
         )
-    return rows, clock.timing(decoding)
+    return rows, clock.spread(decoding)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m profiles.bench_prepare", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = Parser("bench_prepare", __doc__)
     parser.add_argument("--images", type=int, default=2000, metavar="N", help="in each conversion (default 2000)")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="processes that read")
     parser.add_argument("--rounds", type=int, default=5, help="conversions of each (default 5)")
-    parser.add_argument("--json", type=Path, metavar="PATH")
+    parser.add_outputs(chart=None)
     args = parser.parse_args(arguments)
     head = report.header(torch.device("cpu"))
     report.print_header(head)
@@ -192,7 +195,7 @@ def main(arguments: list[str] | None = None) -> None:
             f"| {r['images_per_s_a_core']:.0f} | {r['spread_images_per_s_a_core']:.0f} "
             f"| {r['peak_bytes'] / 1e6:.0f} | {r['peak_bytes_of_an_eighth'] / 1e6:.0f} |"
         )
-    print(f"decoding alone: {decoding.ms:.0f} images/s a core, spread {decoding.spread_ms:.0f}")
+    print(f"decoding alone: {decoding.median:.0f} images/s a core, spread {decoding.iqr:.0f}")
     print(f"against decoding whole: {mean:.2f} gray levels on average, {largest:.0f} at most")
     if args.json:
         report.write_json(
@@ -201,8 +204,8 @@ def main(arguments: list[str] | None = None) -> None:
             rows,
             images=args.images,
             jpeg_bytes=mean_bytes,
-            decoding_images_per_s=decoding.ms,
-            spread_decoding_images_per_s=decoding.spread_ms,
+            decoding_images_per_s=decoding.median,
+            spread_decoding_images_per_s=decoding.iqr,
             mean_difference=mean,
             max_difference=largest,
         )

@@ -16,141 +16,17 @@ import functools
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
-from unittest import mock
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from ali_fast import capture, decide, kernels, presets, process
-from ali_fast.config import TrainConfig
-from ali_fast.errors import InputError
-from ali_fast.model import ALI
-from ali_fast.objective import Route
+from ali_fast import process
 from ali_fast.presets import Preset
-from ali_fast.step import Step
 from profiles import clock, report
-from profiles.flops import step_gflop, usual_gflop
-from profiles.usual import UsualStep
-
-RESIDENT_IMAGES = 10_000
-WARM_UP = 5  # calls: a graph is captured on the fourth
-
-
-class Row(NamedTuple):
-    """A name, the step made anew, its arithmetic (counting takes seconds: when asked), and what it computes in."""
-
-    name: str
-    make: Callable[[], Callable[[Tensor], None]]
-    gflop: Callable[[], float]
-    dtype: torch.dtype
-    resident: bool = False
-
-
-def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> Iterator[Row]:
-    """The waterfall on this device."""
-    usual = functools.partial(
-        UsualStep, preset.architecture, learning_rate=preset.learning_rate, betas=(preset.beta1, preset.beta2)
-    )
-    usual_work = functools.cache(lambda: usual_gflop(preset, batch_size))
-    yield Row("usual PyTorch step", lambda: usual(device), usual_work, torch.float32)
-    yield Row("channels-last", lambda: usual(device, memory_format=torch.channels_last), usual_work, torch.float32)
-
-    auto = TrainConfig(dataset=preset.dataset).kernels
-    low, _ = decide.dtype(True, device)
-    work = functools.cache(lambda route: step_gflop(preset, route, batch_size, device))
-
-    def ours(
-        name: str,
-        *,
-        route: Route | None = None,
-        dtype: torch.dtype = low if amp else torch.float32,
-        spec: str = "inductor",
-        options: str | None = None,
-        compile: bool = True,
-        cuda_graph: bool = False,
-        resident: bool = False,
-        aside: bool = False,
-        beside: bool = False,
-    ) -> Row:
-        def make() -> Step:
-            model = ALI(preset.architecture, kernels.resolve(spec, decide.device_class(device)))
-            model.initialize(torch.Generator().manual_seed(0))
-            chosen = capture.OPTION_SETS[options] if options else capture.CUDA_OPTIONS
-            with mock.patch.object(capture, "CUDA_OPTIONS", chosen):
-                return Step(
-                    model.to(device),
-                    learning_rate=preset.learning_rate,
-                    betas=(preset.beta1, preset.beta2),
-                    dtype=dtype,
-                    route=route,
-                    compile=compile,
-                    cuda_graph=cuda_graph,
-                    samples=synthetic(preset, RESIDENT_IMAGES, device) if resident else None,
-                    aside=aside,
-                    branches=beside,
-                )
-
-        # fp16 takes two backwards, whatever the route
-        counted: Route | None = "two" if route == "two" or dtype == torch.float16 else None
-        return Row(name, make, lambda: work(counted), dtype, resident)
-
-    yield ours("official order: one forward, two backwards", route="two", dtype=torch.float32, compile=False)
-    yield ours("cheapest route", dtype=torch.float32, compile=False)
-    if amp:
-        yield ours(f"AMP ({str(low).removeprefix('torch.')})", compile=False)
-    if device.type == "cpu":
-        yield ours("compiled, Inductor's own kernels")
-        yield ours("compiled (as train)", spec=auto)
-        return
-    for options in capture.OPTION_SETS:
-        if capture.OPTION_SETS[options] is not capture.CUDA_OPTIONS:
-            yield ours(f"compiled, {options} options", options=options)
-    yield ours("compiled, options as train")
-    yield ours("Triton kernels", spec="triton")
-    yield ours("CUDA graph", spec="triton", cuda_graph=True)
-    yield ours("resident data", spec="triton", cuda_graph=True, resident=True)
-    yield ours("--kernels auto", spec=auto, cuda_graph=True, resident=True)
-    whole = functools.partial(ours, spec=auto, cuda_graph=True, resident=True, aside=True)
-    if low == torch.float16:
-        yield whole("as train: weight gradients beside")
-    else:
-        yield whole("weight gradients beside")
-        yield whole("as train: E beside G", beside=True)
-
-
-def synthetic(preset: Preset, count: int, device: torch.device) -> Tensor:
-    """Images of noise: uint8 [count, H, W, C]."""
-    a = preset.architecture
-    shape = (count, a.image_size, a.image_size, a.image_channels)
-    return torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
-
-
-class Running(NamedTuple):
-    """A row's step with the batch it is called on, warm."""
-
-    call: Callable[[], None]
-    peak_bytes: int | None
-
-
-def start(row: Row, preset: Preset, batch_size: int, device: torch.device) -> Running:
-    """Make the step, call it until it is warm (compiled, captured), and see what memory that took on a GPU."""
-    on_cuda = device.type == "cuda"
-    if on_cuda:
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-    step = row.make()
-    if row.resident:
-        batch = torch.randint(RESIDENT_IMAGES, (batch_size,), device=device)
-    else:
-        batch = synthetic(preset, batch_size, device)
-    call = functools.partial(step, batch)
-    for _ in range(WARM_UP):
-        call()
-    clock.synchronize(device)
-    return Running(call, torch.cuda.max_memory_allocated(device) - before if on_cuda else None)
+from profiles.arguments import Parser
+from profiles.waterfall import Row, Running, rows, start
 
 
 def start_all(
@@ -199,13 +75,13 @@ def bench(
     return [
         {
             "name": row.name,
-            "step_ms": timing.ms,
-            "spread_ms": timing.spread_ms,
-            "images_per_s": batch_size / timing.ms * 1e3,
+            "step_ms": timing.median,
+            "spread_ms": timing.iqr,
+            "images_per_s": batch_size / timing.median * 1e3,
             "gflop": row.gflop(),
             "kernels": kernels_of_row,
             "peak_bytes": started[row.name].peak_bytes,
-            "ratio": timings[0].ms / timing.ms,
+            "ratio": timings[0].median / timing.median,
         }
         for row, timing, kernels_of_row in zip(timed, timings, kernels_run, strict=True)
     ]
@@ -235,12 +111,25 @@ def print_table(waterfall: list[Row], results: list[dict[str, Any]], peaks: dict
         )
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m profiles.bench_step", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--preset", help="default: the data set's own")
-    parser.add_argument("--batch-size", type=int, metavar="IMAGES", help="default: the preset's")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+def peak_rates(waterfall: list[Row], device: torch.device) -> dict[torch.dtype, float]:
+    """10^12 operations a second by data type of the rows."""
+    return {dtype: clock.peak_tflops(dtype, device) for dtype in dict.fromkeys(row.dtype for row in waterfall)}
+
+
+def chart(path: Path, title: str, results: list[dict[str, Any]]) -> None:
+    report.bar_chart(
+        path,
+        title,
+        [f"{r['name']} ({r['ratio']:.1f}x)" for r in results],
+        [r["step_ms"] for r in results],
+        [r["spread_ms"] for r in results],
+        "ms per step",
+    )
+
+
+def make_parser() -> Parser:
+    parser = Parser("bench_step", __doc__)
+    parser.add_step()
     parser.add_argument("--amp", action=argparse.BooleanOptionalAction, help="default: on CUDA only")
     parser.add_argument("--rounds", type=int, default=11, help="bursts of each row (default 11)")
     parser.add_argument("--burst-seconds", type=float, default=0.2, help="length of a burst (default 0.2)")
@@ -248,16 +137,15 @@ def main(arguments: list[str] | None = None) -> None:
         "--start-seconds", type=float, default=float("inf"), help="start no row after so long, but the first and last"
     )
     parser.add_argument("--only", choices=("all", "ends"), default="all", help="ends: the first and the last row")
-    parser.add_argument("--json", type=Path, metavar="PATH")
-    parser.add_argument("--chart", type=Path, metavar="PATH", help="write bars as PNG")
+    parser.add_outputs()
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = make_parser()
     args = parser.parse_args(arguments)
-    try:
-        preset = presets.resolve(args.dataset, args.preset)
-        device = decide.device(args.device).device
-    except InputError as error:
-        parser.error(str(error))
+    preset, batch_size, device = parser.chosen(args)
     amp = device.type == "cuda" if args.amp is None else args.amp
-    batch_size = args.batch_size or preset.batch_size
 
     head = report.header(device)
     report.print_header(head)
@@ -268,7 +156,7 @@ def main(arguments: list[str] | None = None) -> None:
     if args.only == "ends":
         between = []
     waterfall = [first, *between, last]
-    peaks = {dtype: clock.peak_tflops(dtype, device) for dtype in dict.fromkeys(row.dtype for row in waterfall)}
+    peaks = peak_rates(waterfall, device)
     in_words = {str(dtype).removeprefix("torch."): peak for dtype, peak in peaks.items()}
     print("one large matrix product: " + ", ".join(f"{name} {peak:.2f} TFLOP/s" for name, peak in in_words.items()))
     measure = functools.partial(
@@ -296,14 +184,7 @@ def main(arguments: list[str] | None = None) -> None:
     if args.json:
         write(results, left_out)
     if args.chart:
-        report.bar_chart(
-            args.chart,
-            f"{preset.name}, batch {batch_size}, on {head['device']}",
-            [f"{r['name']} ({r['ratio']:.1f}x)" for r in results],
-            [r["step_ms"] for r in results],
-            [r["spread_ms"] for r in results],
-            "ms per step",
-        )
+        chart(args.chart, f"{preset.name}, batch {batch_size}, on {head['device']}", results)
 
 
 if __name__ == "__main__":

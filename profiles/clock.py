@@ -9,17 +9,26 @@ from typing import NamedTuple
 
 import torch
 
-Call = Callable[[], None]
+Call = Callable[[], object]
 
 
-class Timing(NamedTuple):
-    """Of one call, in milliseconds: the median over bursts, and their interquartile range."""
+class Spread(NamedTuple):
+    """Of repeated measurements: their median and their interquartile range, in the caller's unit."""
 
-    ms: float
-    spread_ms: float
+    median: float
+    iqr: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Of one or more values; a single one has no range, 0. Raises IndexError for none."""
+    if len(values) < 2:
+        return Spread(values[0], 0.0)
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return Spread(statistics.median(values), high - low)
 
 
 def synchronize(device: torch.device) -> None:
+    """Wait for what the device was given to do; a CPU has done it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -34,22 +43,15 @@ def burst_ms(call: Call, times: int, device: torch.device) -> float:
     return (time.perf_counter() - start) / times * 1e3
 
 
-def interleaved(calls: Sequence[Call], device: torch.device, *, rounds: int, burst_seconds: float) -> list[Timing]:
-    """Every call in turn, `rounds` times, in bursts of about `burst_seconds`: all see the same machine."""
+def interleaved(calls: Sequence[Call], device: torch.device, *, rounds: int, burst_seconds: float) -> list[Spread]:
+    """Milliseconds a call: each in turn, `rounds` times, in bursts of about `burst_seconds`, so all see one machine."""
     once = [burst_ms(call, 1, device) for call in calls]
     times = [max(1, round(burst_seconds * 1e3 / ms)) for ms in once]
     bursts: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
         for call, n, results in zip(calls, times, bursts, strict=True):
             results.append(burst_ms(call, n, device))
-    return [timing(results) for results in bursts]
-
-
-def timing(bursts: Sequence[float]) -> Timing:
-    if len(bursts) < 2:
-        return Timing(bursts[0], 0.0)
-    low, _, high = statistics.quantiles(bursts, n=4, method="inclusive")
-    return Timing(statistics.median(bursts), high - low)
+    return [spread(results) for results in bursts]
 
 
 def gpu_kernels(call: Call, calls: int = 3) -> float:

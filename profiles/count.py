@@ -1,6 +1,7 @@
 """What a step costs, counted on a machine without a GPU: GFLOP, and the GPU kernels of the step compiled for an H100.
 
-    python -m profiles.count [--preset cifar10 ...] [--kernels triton ...] [--options best] [--json PATH] [--chart PATH]
+    python -m profiles.count [--preset cifar10 ...] [--kernels triton ...] [--options reads ...]
+                             [--json PATH] [--chart PATH]
 
 Minutes a preset. The counts hold for this torch version: Inductor's fusions change with every one. They are the step's
 as one program; on a GPU ALI's is three, E beside G, with some kernels more.
@@ -8,42 +9,45 @@ as one program; on a GPU ALI's is three, E beside G, with some kernels more.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
+from ali_fast.kernels import resolve
 from profiles import pretend
+from profiles.arguments import Parser
 
-PRESETS = ("cifar10", "svhn", "celeba", "imagenet64")
 KERNELS = ("inductor", "triton", "auto")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m profiles.count", description="GFLOP and GPU kernels of a step")
-    parser.add_argument("--preset", nargs="+", default=PRESETS, help="default: the paper's four")
+    parser = Parser("count", __doc__)
+    parser.add_networks()
     parser.add_argument("--kernels", nargs="+", default=KERNELS, help="as ali-fast train takes it; default: all three")
     parser.add_argument("--options", nargs="+", help="sets of Inductor's options, of ali_fast.capture; default: all")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the numbers here too")
-    parser.add_argument("--chart", type=Path, metavar="PATH", help="write bars as PNG")
+    parser.add_outputs()
     args = parser.parse_args(arguments)
+    networks = parser.networks(args)
+    with parser.checked():
+        for spec in args.kernels:
+            resolve(spec, "sm_90")
 
     pretend.h100()
     import torch  # not before
     from torch._inductor.exc import InductorError
 
-    from ali_fast import capture, presets
+    from ali_fast import capture
     from profiles import report
     from profiles.flops import step_gflop, usual_gflop
     from profiles.whole_step import counts, others
 
+    parser.check("--options", args.options or (), capture.OPTION_SETS)
     head = report.header(torch.device("cpu")) | {"device": pretend.PROPERTIES.name}
     report.print_header(head)
     rows = []
     print("bf16; kernels of a step but its convolutions, GEMMs and Adams; then all by kind")
-    by_name = {preset.name: preset for preset in presets.PRESETS}
-    for name in args.preset:
-        preset = by_name[name]
+    for preset in networks:
         work, usual = step_gflop(preset, device=torch.device("cuda")), usual_gflop(preset, preset.batch_size)
-        print(f"{name}, batch {preset.batch_size}: {work:.1f} GFLOP a step; the usual step's {usual:.1f}", flush=True)
+        print(
+            f"{preset.name}, batch {preset.batch_size}: {work:.1f} GFLOP a step; the usual step's {usual:.1f}",
+            flush=True,
+        )
         for spec in args.kernels:
             for options in args.options or capture.OPTION_SETS:
                 try:
@@ -51,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
                 except InductorError as error:  # in torch 2.13 cooperative reductions with a large product of few maps
                     print(f"  {spec:9} {options:12}  not lowered: {' '.join(str(error).split())[:80]}", flush=True)
                     continue
-                row = {"preset": name, "kernels": spec, "options": options, "gflop": work, "usual_gflop": usual}
+                row = {"preset": preset.name, "kernels": spec, "options": options, "gflop": work, "usual_gflop": usual}
                 rows.append(row | {"others": others(kinds), "kinds": kinds})
                 kinds_in_words = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
                 print(f"  {spec:9} {options:12} {others(kinds):4}   {kinds_in_words}", flush=True)

@@ -1,16 +1,12 @@
-"""Arithmetic of a step, by torch's FlopCounterMode: of its eager form, and of the graph that the compiler gets."""
+"""Arithmetic of a step in its eager form, by torch's FlopCounterMode."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from unittest import mock
 
 import torch
-import torch._dynamo.config
 from torch import Tensor
-from torch._dynamo.backends.common import aot_autograd
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.fx import GraphModule, Interpreter
 from torch.utils.flop_counter import FlopCounterMode
 
 from ali_fast import kernels, layers
@@ -40,40 +36,13 @@ def step_gflop(
     """Of our step as it is on `device`, by default on its cheapest route."""
     apart = layers.takes_apart(device)
     with mock.patch.object(layers, "takes_apart", return_value=apart):
-        return gflop(_step(preset, route), preset.architecture, batch_size or preset.batch_size)
+        return gflop(our_step(preset, route), preset.architecture, batch_size or preset.batch_size)
 
 
-def _step(preset: Preset, route: Route | None) -> Step:
+def our_step(preset: Preset, route: Route | None) -> Step:
+    """To be counted: eager, on the CPU, of kernels that are torch's own operations."""
     model = ALI(preset.architecture, kernels.resolve("inductor", "cpu"))
     return Step(model, learning_rate=preset.learning_rate, route=route, compile=False)
-
-
-class _Traced(BaseException):
-    """Not an Exception: those torch.compile would wrap."""
-
-    def __init__(self, graph: GraphModule, inputs: Sequence[Tensor]):
-        self.graph, self.inputs = graph, inputs
-
-
-def _stop(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable:
-    raise _Traced(graph, inputs)
-
-
-def traced_gflop(preset: Preset, route: Route | None = None) -> float:
-    """Of what our step asks of a compiler: of a product and its gradients, what nobody reads is counted, too."""
-    step, a = _step(preset, route), preset.architecture
-    images = torch.zeros(COUNTED, a.image_size, a.image_size, a.image_channels, dtype=torch.uint8)
-    torch._dynamo.reset()
-    trace = torch.compile(step._turn, fullgraph=True, dynamic=False, backend=aot_autograd(fw_compiler=_stop))
-    try:
-        with torch._dynamo.config.patch(trace_autograd_ops=True):
-            trace(images, *step.noise(COUNTED))
-    except _Traced as traced:
-        fake = next(t for t in traced.inputs if isinstance(t, FakeTensor))
-        with fake.fake_mode, FlopCounterMode(display=False) as counter:
-            Interpreter(traced.graph).run(*traced.inputs)
-        return counter.get_total_flops() * preset.batch_size / COUNTED / 1e9
-    raise AssertionError("torch.compile asked for no graph")
 
 
 def usual_gflop(preset: Preset, batch_size: int) -> float:

@@ -19,14 +19,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ali_fast.files import write_text
 from profiles import report
+from profiles.arguments import Parser
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / "build" / "gpu_suite"
@@ -193,7 +195,7 @@ def _path() -> list[str]:
     return [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
 
 
-def results(head: dict, outcomes: list[Outcome]) -> dict:
+def results(head: Mapping[str, Any], outcomes: list[Outcome]) -> dict[str, Any]:
     """Every part's outcome and numbers."""
     parts = {}
     for o in outcomes:
@@ -203,7 +205,7 @@ def results(head: dict, outcomes: list[Outcome]) -> dict:
     return {**head, "parts": parts}
 
 
-def summary(head: dict, outcomes: list[Outcome]) -> str:
+def summary(head: Mapping[str, Any], outcomes: list[Outcome]) -> str:
     """Markdown: what ran on what, one line a part, then the end of each part's output."""
     versions = ", ".join(f"{name} {version}" for name, version in head["versions"].items() if version)
     lines = ["# GPU suite", "", head["device"], "", versions, "", f"    {head['command']}", ""]
@@ -240,9 +242,9 @@ def keep(out: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     names = [part.name for part in PARTS]
-    parser = argparse.ArgumentParser(prog="python -m profiles.gpu_suite", description=(__doc__ or "").split("\n")[0])
+    parser = Parser("gpu_suite", __doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results go")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="with prepared data sets")
+    parser.add_data_dir()
     parser.add_argument("--only", nargs="+", choices=names, metavar="PART", help=", ".join(names))
     parser.add_argument("--minutes", type=float, default=9.0, help="for all parts together (default 9)")
     parser.add_argument("--limits", type=float, default=1.0, help="times each part's own limit: for a slow machine")

@@ -7,21 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor
 from torch._functorch import config as functorch
-from torch._inductor import config as inductor
 from torch._inductor.compile_fx import compile_fx, compile_fx_inner
-from torch._inductor.graph import GraphLowering
-from torch._inductor.virtualized import V
-from torch._subclasses.fake_tensor import FakeTensorMode
 
+from profiles.lowering import Lowered, by_kind, lowering
 from profiles.op_sites import Cost
-from profiles.whole_step import by_kind
-
-GPU = torch.device("cuda", 0)
 
 
 def lower(
@@ -37,22 +30,16 @@ def lower(
     def keep(graph: Any, inputs: Any, **settings: Any) -> Any:
         try:
             compile_fx_inner(graph, inputs, **settings)
-        except _LoweredError as lowered:
+        except Lowered as lowered:
             costs.append(Cost(sum(by_kind(lowered.code).values()), lowered.bytes))
-            return _never
+            return _Never()
         raise AssertionError("Inductor wrote no code")
 
     def backend(graph: Any, inputs: Any) -> Any:
         return compile_fx(graph, inputs, inner_compile=keep, config_patches=dict(options))
 
     torch._dynamo.reset()
-    settings = {"fx_graph_cache": False, "compile_threads": 1, "shape_padding": False}
-    with (
-        FakeTensorMode(allow_non_fake_inputs=True),
-        inductor.patch(settings),
-        functorch.patch(force_non_lazy_backward_lowering=True, enable_autograd_cache=False),
-        mock.patch.object(GraphLowering, "save_output_code", staticmethod(_stop)),
-    ):
+    with lowering(), functorch.patch(force_non_lazy_backward_lowering=True, enable_autograd_cache=False):
         try:
             torch.compile(function, fullgraph=True, dynamic=False, backend=backend)(*make_arguments())
         except _CompiledError:
@@ -60,23 +47,14 @@ def lower(
     raise AssertionError("what was lowered ran")
 
 
-class _LoweredError(BaseException):
-    """Not an Exception: those torch.compile would wrap."""
-
-    def __init__(self, code: str, bytes_moved: int):
-        self.code, self.bytes = code, bytes_moved
-
-
 class _CompiledError(BaseException):
     """Everything is lowered; now it would run."""
 
 
-def _stop(code: str) -> None:
-    raise _LoweredError(code, V.graph.count_bytes()[0])
+class _Never:
+    """Stands for code that was not loaded."""
 
+    _boxed_call = True  # takes its arguments in one list, as Inductor's code does
 
-def _never(*arguments: Any) -> Any:
-    raise _CompiledError
-
-
-_never._boxed_call = True  # type: ignore[attr-defined]
+    def __call__(self, *arguments: Any) -> Any:
+        raise _CompiledError

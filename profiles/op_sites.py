@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ali_fast import kernels
-from ali_fast.layers import BATCH_NORM_EPS, Biased, Maxout, Normalized
+from ali_fast.arch import Layout
+from ali_fast.layers import BATCH_NORM_EPS, Biased, Maxout, Normalized, Stack
 from ali_fast.model import ALI
 from ali_fast.presets import Preset
 from csrc_triton import adversarial_loss, batch_norm, bias_act, maxout, philox, reparametrize
@@ -55,17 +56,19 @@ def sites(preset: Preset) -> Counter[Site]:
     return found
 
 
-def _activations(stacks: dict, batch: dict, layouts: dict) -> Iterator[Site]:
+def _activations(
+    stacks: Mapping[str, Stack], batch: Mapping[str, int], layouts: Mapping[str, Sequence[Layout]]
+) -> Iterator[Site]:
+    """batch: how many images each stack is given."""
     for name, stack in stacks.items():
         for activation, place in zip(stack.activations, layouts[name], strict=True):
             shape = (batch[name], place.row.maps, place.out_size, place.out_size)
-            dropout = activation.dropout
             if isinstance(activation, Normalized):
-                yield Site("batch_norm", shape, activation.slope, dropout)
+                yield Site("batch_norm", shape, activation.slope, activation.dropout)
             elif isinstance(activation, Maxout):
-                yield Site("maxout", shape, 1.0, dropout, activation.order, activation.bias is not None)
+                yield Site("maxout", shape, 1.0, activation.dropout, activation.order, activation.bias is not None)
             elif isinstance(activation, Biased):
-                yield Site("bias_act", shape, activation.slope, dropout, bias=activation.bias is not None)
+                yield Site("bias_act", shape, activation.slope, activation.dropout, bias=activation.bias is not None)
 
 
 # ---------------------------------------------------------------- the call
@@ -92,13 +95,14 @@ def function(site: Site, backend: str) -> Callable[..., tuple[Tensor, ...]]:
     def call(seeds: Tensor, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         random: dict[str, Any] = dict(dropout=site.dropout, seeds=seeds, slot=0, backend=backend)
         if site.op == "batch_norm":
-            return batch_norm.batch_norm(x, *rest, BATCH_NORM_EPS, site.slope, **random)
+            weight, bias = rest
+            return batch_norm.batch_norm(x, weight, bias, BATCH_NORM_EPS, site.slope, **random)
         if site.op == "maxout":
-            return (maxout.maxout(x, *rest, order=site.order, **random),)
+            return (maxout.maxout(x, rest[0] if rest else None, order=site.order, **random),)
         if site.op == "bias_act":
-            return (bias_act.bias_act(x, *rest, slope=site.slope, **random),)
+            return (bias_act.bias_act(x, rest[0] if rest else None, slope=site.slope, **random),)
         if site.op == "reparametrize":
-            return (reparametrize.reparametrize(x, *rest, **random),)
+            return (reparametrize.reparametrize(x, rest[0], **random),)
         return tuple(adversarial_loss.adversarial_loss(x, backend=backend))
 
     return call
@@ -119,8 +123,9 @@ def our_cost(site: Site, dtype: torch.dtype) -> list[Cost]:
     seeds, x, *rest = (t.detach() for t in arguments(site, dtype, torch.device("meta")))
     drop, bias = philox.dropout_threshold(site.dropout), rest[0] if site.bias else None
     outputs: list[Any] = []
+    passes: list[Callable[[], object]]
     if site.op == "batch_norm":
-        common = (*rest, BATCH_NORM_EPS, site.slope, drop, seeds, 0)
+        common = (rest[0], rest[1], BATCH_NORM_EPS, site.slope, drop, seeds, 0)
         passes = [
             lambda: outputs.extend(batch_norm.launch_forward(x, *common)),
             lambda: batch_norm.launch_backward(outputs[0], x, outputs[1], outputs[2], *common),
@@ -128,7 +133,7 @@ def our_cost(site: Site, dtype: torch.dtype) -> list[Cost]:
     elif site.op == "maxout":
         passes = [
             lambda: outputs.extend(maxout.launch_forward(x, bias, drop, site.order == "before", seeds, 0)),
-            lambda: maxout.launch_backward(*outputs, drop, site.bias),
+            lambda: maxout.launch_backward(outputs[0], outputs[1], drop, site.bias),
         ]
     elif site.op == "bias_act":
         y = x if site.slope != 1.0 else None

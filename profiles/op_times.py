@@ -66,8 +66,7 @@ def interleaved(calls: Sequence[Callable[[], object]], stream: torch.cuda.Stream
             results.append(_replay_us(graph))
     with torch.cuda.stream(stream):  # once all is timed: a profiler stays attached to the process
         launched = [clock.gpu_kernels(call, calls=1) for call in calls]
-    timings = [clock.timing(results) for results in bursts]
-    return [Time(t.ms, t.spread_ms, kernels) for t, kernels in zip(timings, launched, strict=True)]
+    return [Time(*clock.spread(results), kernels) for results, kernels in zip(bursts, launched, strict=True)]
 
 
 def _replay_us(graph: torch.cuda.CUDAGraph, replays: int = 5) -> float:

@@ -14,12 +14,12 @@ import importlib.util
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 SOURCE = Path(__file__).with_suffix(".cpp")
+BUILT = SOURCE.parents[1] / "build" / "pretend"
 
 PROPERTIES = SimpleNamespace(
     name="NVIDIA H100 (pretended)",
@@ -93,10 +93,12 @@ def h100() -> None:
 
 
 def _build(libraries: Path) -> Path:
+    """The library for this torch, compiled once; nobody else can put one of their own where it is looked for."""
     version = importlib.metadata.version("torch")
     key = hashlib.sha256(SOURCE.read_bytes() + version.encode()).hexdigest()[:16]
-    path = Path(tempfile.gettempdir()) / f"ali_fast_pretend_{os.getuid()}_{key}.so"
+    path = BUILT / f"{key}.so"
     if not path.exists():
+        BUILT.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}")
         include = libraries.parent / "include"
         compiler = [os.environ.get("CXX", "g++"), "-std=c++20", "-O0", "-shared", "-fPIC", f"-I{include}"]
@@ -128,7 +130,7 @@ def _patch_torch() -> None:
     }
     for name, answer in answers.items():
         setattr(torch.cuda, name, _answering(answer))
-    torch._C._cuda_getDevice = _answering(0)  # type: ignore[attr-defined]
+    torch._C._cuda_getDevice = _answering(0)
     torch.cuda.default_generators = (torch.default_generator,)
     torch.version.cuda = "13.0"
     torch.backends.cudnn.is_available = _answering(True)

@@ -12,13 +12,13 @@ import contextlib
 import importlib.util
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 
 import torch
 from rich.console import Console
 
 from ali_fast.config import TrainConfig
-from ali_fast.errors import InputError
+from profiles.arguments import Parser
 
 
 class NoRange(contextlib.ContextDecorator):
@@ -35,13 +35,14 @@ class NoRange(contextlib.ContextDecorator):
 
 
 if importlib.util.find_spec("nvtx") is None:
-    sys.modules["nvtx"] = SimpleNamespace(annotate=NoRange)  # type: ignore[assignment]
+    sys.modules["nvtx"] = ModuleType("nvtx")
+    vars(sys.modules["nvtx"])["annotate"] = NoRange
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m profiles.short_run", description=(__doc__ or "").split("\n")[0])
+    parser = Parser("short_run", __doc__)
     parser.add_argument("--dataset", required=True)
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="with prepared data sets")
+    parser.add_data_dir()
     parser.add_argument("--run-dir", type=Path, required=True, metavar="DIR")
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--steps", type=int)
@@ -51,11 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     from ali_fast.train import train
 
-    try:
+    with parser.checked():
         config = TrainConfig(**vars(args), amp=on_cuda, data="auto" if on_cuda else "resident")
         train(config, Console(markup=False, highlight=False, emoji=False, soft_wrap=True))
-    except InputError as error:
-        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ there are no gaps. --trace writes what chrome://tracing and Perfetto open.
 
 from __future__ import annotations
 
-import argparse
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,10 +18,11 @@ from typing import Any, NamedTuple
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ali_fast import decide, presets, process
+from ali_fast import presets, process
 from ali_fast.errors import InputError
 from profiles import clock, report
-from profiles.bench_step import Row, rows, start
+from profiles.arguments import Parser
+from profiles.waterfall import Row, rows, start
 
 SHOWN, DRAWN = 25, 15  # kernels, and gaps
 
@@ -52,12 +52,12 @@ class Gaps(NamedTuple):
 
     busy: float
     wall: float
-    between: Counter[tuple[str, str]]
+    between: dict[tuple[str, str], float]
 
 
 def gaps(spans: Sequence[Span]) -> Gaps:
     """Of spans sorted by start; they may overlap."""
-    between: Counter[tuple[str, str]] = Counter()
+    between: dict[tuple[str, str], float] = defaultdict(float)
     last = spans[0]
     idle = 0.0
     for span in spans[1:]:
@@ -111,7 +111,7 @@ def print_gpu(spans: list[Span], steps: int) -> dict[str, Any]:
     for name, count, total in table[:SHOWN]:
         print(f"| {name[:90]} | {count / steps:.1f} | {total / steps:.1f} | {total / found.busy:.1%} |")
     print("\n| idle between | us a step |\n| --- | ---: |")
-    for (before, after), idle in found.between.most_common(SHOWN):
+    for (before, after), idle in sorted(found.between.items(), key=lambda gap: -gap[1])[:SHOWN]:
         print(f"| {before[:60]} -> {after[:60]} | {idle / steps:.2f} |")
     return {
         "busy_us": found.busy / steps,
@@ -138,23 +138,16 @@ def as_train(preset: presets.Preset, batch_size: int, device: torch.device) -> R
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m profiles.trace", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--preset", help="default: the data set's own")
-    parser.add_argument("--batch-size", type=int, metavar="IMAGES", help="default: the preset's")
+    parser = Parser("trace", __doc__)
+    parser.add_step()
     parser.add_argument("--steps", type=int, default=20, help="recorded (default 20)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--nsys", action="store_true", help="run the steps between cudaProfilerStart and Stop, only")
-    parser.add_argument("--json", type=Path, metavar="PATH")
-    parser.add_argument("--chart", type=Path, metavar="PATH", help="write the longest as bars, PNG")
+    parser.add_outputs(chart="write the longest as bars, PNG")
     parser.add_argument("--trace", type=Path, metavar="PATH", help="write the timeline, .json or .json.gz")
     args = parser.parse_args(arguments)
-    try:
-        device = decide.device("cuda" if args.nsys else args.device).device
-        preset = presets.resolve(args.dataset, args.preset)
-    except InputError as error:
-        parser.error(str(error))
-    batch_size = args.batch_size or preset.batch_size
+    if args.nsys:
+        args.device = "cuda"
+    preset, batch_size, device = parser.chosen(args)
     process.set_up(device)
     row = as_train(preset, batch_size, device)
     head = report.header(device)
@@ -166,10 +159,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     recorded = record(call, args.steps, device)
     if device.type == "cuda":
-        try:
+        with parser.checked():
             spans = gpu_spans(recorded.events())
-        except InputError as error:
-            parser.error(str(error))
         numbers = print_gpu(spans, args.steps)
     else:
         numbers = print_cpu(recorded, args.steps)

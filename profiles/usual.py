@@ -99,6 +99,7 @@ class UsualStep:
         self.decoder = network(a.decoder, a.z_dim, 1, a)
         self.discriminator = Discriminator(a)
         for module in (self.encoder, self.decoder, self.discriminator):
+            # torch has no type for `to` with both
             module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
         generator = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.adam_g = torch.optim.Adam(generator, lr=learning_rate, betas=betas)

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
-from torch._inductor import config as inductor
-from torch._inductor.graph import GraphLowering
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ali_fast import capture, kernels
 from ali_fast.model import ALI
 from ali_fast.presets import Preset
 from ali_fast.step import Step
+from profiles.lowering import GPU, Lowered, by_kind, lowering
 
-GPU = torch.device("cuda", 0)
 PRODUCTS = ("convolution", "GEMM")
 """Kinds that are arithmetic: everything else is what the target counts."""
 
@@ -55,13 +50,7 @@ def lower(step: Step, batch_size: int, options: Mapping[str, Any]) -> list[str]:
     """
     a = step.model.architecture
     torch._C._set_only_lift_cpu_tensors(True)
-    settings = {"fx_graph_cache": False, "compile_threads": 1, "shape_padding": False}  # padding is decided by timing
-    with (
-        FakeTensorMode(allow_non_fake_inputs=True),
-        mock.patch.object(capture, "CUDA_OPTIONS", options),
-        inductor.patch(settings),
-        mock.patch.object(GraphLowering, "save_output_code", staticmethod(_stop)),
-    ):
+    with mock.patch.object(capture, "CUDA_OPTIONS", options), lowering():
         _to_fake(step)
         shape = (batch_size, a.image_size, a.image_size, a.image_channels)
         images = torch.empty(shape, dtype=torch.uint8, device=GPU)
@@ -81,20 +70,9 @@ def _code(function: Callable[..., Any], *arguments: Any) -> str:
     torch._dynamo.reset()
     try:
         capture.compiled(function, GPU)(*arguments)
-    except _Lowered as lowered:
+    except Lowered as lowered:
         return lowered.code
     raise AssertionError("Inductor wrote no code")
-
-
-class _Lowered(BaseException):
-    """Not an Exception: those torch.compile would wrap."""
-
-    def __init__(self, code: str):
-        self.code = code
-
-
-def _stop(code: str) -> None:
-    raise _Lowered(code)
 
 
 def _to_fake(step: Step) -> None:
@@ -108,9 +86,10 @@ def _to_fake(step: Step) -> None:
         return fakes[id(t)]
 
     for module in (*step.model.modules(), *step.working.modules()):
-        for tensors in (module._parameters, module._buffers):
+        stores: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for tensors in stores:
             for name, tensor in tensors.items():
-                tensors[name] = None if tensor is None else fake(tensor)  # type: ignore[assignment]
+                tensors[name] = None if tensor is None else fake(tensor)
     for owner in (step, step.adam):
         for name, value in vars(owner).items():
             if isinstance(value, Tensor):
@@ -118,37 +97,6 @@ def _to_fake(step: Step) -> None:
             elif isinstance(value, list):
                 setattr(owner, name, [fake(v) if isinstance(v, Tensor) else v for v in value])
     step.device = GPU
-
-
-# A launch in `call`: name.run(..) of a Triton kernel, or a call of ATen.
-LAUNCH = re.compile(r"(\w+)\.run\(|(?:extern_kernels|torch\.ops\.\w+|aten|prims)\.(\w+)[\w.]*\(|\.(zero_|fill_)\(")
-TRITON_KINDS = {"poi": "pointwise", "red": "reduction", "per": "reduction", "unk": "cooperative", "for": "foreach"}
-
-
-def by_kind(code: str) -> Counter[str]:
-    """Launches of Inductor's output: convolution, GEMM, Inductor's own Triton kernels, ours, ATen's, memory sets."""
-    assert "cpp_fused" not in code, "a part of the step was lowered for the CPU"
-    kinds: Counter[str] = Counter()
-    for line in code[code.index("def call(") :].splitlines():
-        launch = LAUNCH.search(line.split("#")[0])
-        if not launch or line.lstrip().startswith("assert"):
-            continue
-        triton, aten, memory = launch.groups()
-        if memory:
-            kinds["memory set"] += 1
-        elif aten:
-            kinds[_aten_kind(aten)] += 1
-        elif triton.startswith("triton_"):
-            kinds[TRITON_KINDS.get(triton.split("_")[1], "other Triton")] += 1
-        else:
-            kinds["custom Triton"] += 1
-    return kinds
-
-
-def _aten_kind(name: str) -> str:
-    if "convolution" in name:
-        return "convolution"
-    return "GEMM" if name in ("mm", "addmm", "bmm", "baddbmm") else "ATen"
 
 
 class _Operations(TorchDispatchMode):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ali_fast import presets
-from profiles import bench_step, clock
-from profiles.bench_step import Row, Running
+from profiles import bench_step, clock, waterfall
+from profiles.waterfall import Row, Running
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 KEYS = ["name", "step_ms", "spread_ms", "images_per_s", "gflop", "kernels", "peak_bytes", "ratio"]
@@ -69,7 +69,7 @@ def test_from_the_usual_step_to_the_one_that_train_takes(bench, tmp_path, capsys
 def test_only_the_ends(bench, monkeypatch):
     """Nothing is counted for a row that is not shown."""
     counted = []
-    monkeypatch.setattr(bench_step, "step_gflop", lambda preset, route, *_: counted.append(route) or 1.0)
+    monkeypatch.setattr(waterfall, "step_gflop", lambda preset, route, *_: counted.append(route) or 1.0)
     assert [row["name"] for row in bench("--only", "ends")["rows"]] == ["usual PyTorch step", "compiled (as train)"]
     assert counted == [None]
 
@@ -78,14 +78,14 @@ def test_a_step_is_made_warm_without_a_profiler(monkeypatch):
     """The timing after it would be slower, and nsys could not record."""
     monkeypatch.setattr(clock, "gpu_kernels", lambda call: pytest.fail("profiled"))
     monkeypatch.setattr(clock, "synchronize", lambda device: None)
-    monkeypatch.setattr(bench_step, "synthetic", lambda *_: None)
+    monkeypatch.setattr(waterfall, "synthetic", lambda *_: None)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 10)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 15)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
     calls = []
     row = Row("a row", lambda: calls.append, lambda: 1.0, torch.float32)
-    running = bench_step.start(row, None, 4, CUDA)
-    assert len(calls) == bench_step.WARM_UP
+    running = waterfall.start(row, None, 4, CUDA)
+    assert len(calls) == waterfall.WARM_UP
     assert running.peak_bytes == 5
 
 
@@ -94,7 +94,7 @@ def test_kernels_are_counted_when_all_is_timed(monkeypatch):
     rows = [Row(name, None, lambda: 1.0, torch.float32) for name in "ab"]
     started = {name: Running(name, 5) for name in "ab"}
     monkeypatch.setattr(
-        clock, "interleaved", lambda calls, *_, **__: done.extend(calls) or [clock.Timing(1.0, 0.1) for _ in calls]
+        clock, "interleaved", lambda calls, *_, **__: done.extend(calls) or [clock.Spread(1.0, 0.1) for _ in calls]
     )
     monkeypatch.setattr(clock, "gpu_kernels", lambda call: done.append(f"kernels of {call}") or 7.0)
     results = bench_step.bench(rows, started, 4, CUDA, rounds=1, burst_seconds=0.0)
@@ -103,7 +103,7 @@ def test_kernels_are_counted_when_all_is_timed(monkeypatch):
 
 
 def test_half_precision_is_a_row_of_its_own(preset):
-    names = [row.name for row in bench_step.rows(preset, 4, CPU, amp=True)]
+    names = [row.name for row in waterfall.rows(preset, 4, CPU, amp=True)]
     assert names[4] == "AMP (bfloat16)"
 
 
@@ -113,7 +113,7 @@ def failing():
 
 @pytest.mark.usefixtures("not_compiled")
 def test_a_row_that_fails_or_comes_late_is_left_out_and_named(preset):
-    rows = list(bench_step.rows(preset, 4, CPU, amp=False))
+    rows = list(waterfall.rows(preset, 4, CPU, amp=False))
     rows[2] = rows[2]._replace(make=failing)
     started, left_out = bench_step.start_all(rows, preset, 4, CPU)
     assert left_out == {rows[2].name: "RuntimeError: no such kernel"}
@@ -133,19 +133,19 @@ def begun(monkeypatch):
         bench_step, "start", lambda row, *_: names.append(row.name) or Running(lambda: time.sleep(1e-4), None)
     )
     for name in ("usual_gflop", "step_gflop"):
-        monkeypatch.setattr(bench_step, name, lambda *_: 1.0)
+        monkeypatch.setattr(waterfall, name, lambda *_: 1.0)
     return names
 
 
 def test_what_is_nearest_to_train_starts_first(bench, preset, begun):
     bench()
-    names = [row.name for row in bench_step.rows(preset, 4, CPU, amp=False)]
+    names = [row.name for row in waterfall.rows(preset, 4, CPU, amp=False)]
     assert begun == [names[0], *reversed(names[1:])]
 
 
 def test_no_time_is_still_time_for_the_ends(bench, preset, begun):
     written = bench("--start-seconds", "0")
-    names = [row.name for row in bench_step.rows(preset, 4, CPU, amp=False)]
+    names = [row.name for row in waterfall.rows(preset, 4, CPU, amp=False)]
     assert begun == [row["name"] for row in written["rows"]] == [names[0], names[-1]]
     assert written["left_out"].keys() == set(names[1:-1])
 
@@ -164,7 +164,7 @@ def test_a_run_killed_between_leaves_the_ends(bench, preset, begun, monkeypatch,
     with pytest.raises(KilledError):
         bench()
     written = json.loads((tmp_path / "step.json").read_text())
-    names = [row.name for row in bench_step.rows(preset, 4, CPU, amp=False)]
+    names = [row.name for row in waterfall.rows(preset, 4, CPU, amp=False)]
     assert [row["name"] for row in written["rows"]] == [names[0], names[-1]]
     printed = capsys.readouterr().out
     for row in written["rows"]:
@@ -190,7 +190,7 @@ def test_the_ends_are_timed_early_but_not_profiled(bench, begun, monkeypatch):
 
 @pytest.mark.usefixtures("not_compiled")
 def test_without_the_first_row_there_is_nothing_to_compare(bench, monkeypatch):
-    monkeypatch.setattr(bench_step, "UsualStep", lambda *_, **__: failing())
+    monkeypatch.setattr(waterfall, "UsualStep", lambda *_, **__: failing())
     with pytest.raises(SystemExit, match="first row"):
         bench("--only", "ends")
 

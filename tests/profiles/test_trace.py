@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ali_fast import decide, presets, process
-from profiles import bench_step, report, trace
+from profiles import report, trace, waterfall
 from profiles.trace import Span, by_name, gaps
 
 
@@ -21,7 +21,7 @@ def test_totals_by_name_longest_first():
 
 def test_nothing_is_counted_that_is_not_shown(monkeypatch):
     for name in ("usual_gflop", "step_gflop"):
-        monkeypatch.setattr(bench_step, name, lambda *_: pytest.fail("counted"))
+        monkeypatch.setattr(waterfall, name, lambda *_: pytest.fail("counted"))
     row = trace.as_train(presets.resolve("digits"), 4, torch.device("cpu"))
     assert row.name == "compiled (as train)"
 
@@ -32,8 +32,8 @@ def test_a_gpu_on_which_nothing_was_recorded_is_said(monkeypatch, capsys):
     monkeypatch.setattr(decide, "device", lambda name: SimpleNamespace(device=device))
     monkeypatch.setattr(process, "set_up", lambda device: None)
     monkeypatch.setattr(report, "header", lambda device: {"device": "a GPU", "versions": {}, "command": ""})
-    monkeypatch.setattr(trace, "as_train", lambda *_: bench_step.Row("as train", call, call, torch.float32))
-    monkeypatch.setattr(trace, "start", lambda *_: bench_step.Running(call, 0))
+    monkeypatch.setattr(trace, "as_train", lambda *_: waterfall.Row("as train", call, call, torch.float32))
+    monkeypatch.setattr(trace, "start", lambda *_: waterfall.Running(call, 0))
     on_host = SimpleNamespace(name="launch", device_type=torch.autograd.DeviceType.CPU)
     monkeypatch.setattr(trace, "record", lambda *_: SimpleNamespace(events=lambda: [on_host]))
     with pytest.raises(SystemExit) as end:

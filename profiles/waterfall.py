@@ -1,0 +1,151 @@
+"""The rows from the usual step to ours: each adds one thing to the one before. The last is what `train` uses."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from ali_fast import capture, decide, kernels
+from ali_fast.model import ALI
+from ali_fast.objective import Route
+from ali_fast.presets import Preset
+from ali_fast.step import Step
+from profiles import clock
+from profiles.flops import step_gflop, usual_gflop
+from profiles.usual import UsualStep
+
+RESIDENT_IMAGES = 10_000
+WARM_UP = 5  # calls: a graph is captured on the fourth
+
+
+class Row(NamedTuple):
+    """A name, the step made anew, its arithmetic (counting takes seconds: when asked), and what it computes in."""
+
+    name: str
+    make: Callable[[], Callable[[Tensor], None]]
+    gflop: Callable[[], float]
+    dtype: torch.dtype
+    resident: bool = False
+
+
+def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> Iterator[Row]:
+    """The waterfall on this device."""
+    yield from _usual(preset, batch_size, device)
+    low, _ = decide.dtype(True, device)
+    work = functools.cache(lambda route: step_gflop(preset, route, batch_size, device))
+    ours = Ours(preset, device, low if amp else torch.float32, work).row
+    yield ours("official order: one forward, two backwards", route="two", dtype=torch.float32, compile=False)
+    yield ours("cheapest route", dtype=torch.float32, compile=False)
+    if amp:
+        yield ours(f"AMP ({str(low).removeprefix('torch.')})", compile=False)
+    if device.type == "cpu":
+        yield ours("compiled, Inductor's own kernels")
+        yield ours("compiled (as train)", spec="auto")
+        return
+    for options in capture.OPTION_SETS:
+        if capture.OPTION_SETS[options] is not capture.CUDA_OPTIONS:
+            yield ours(f"compiled, {options} options", options=options)
+    yield ours("compiled, options as train")
+    yield ours("Triton kernels", spec="triton")
+    yield ours("CUDA graph", spec="triton", cuda_graph=True)
+    yield ours("resident data", spec="triton", cuda_graph=True, resident=True)
+    yield ours("--kernels auto", spec="auto", cuda_graph=True, resident=True)
+    whole = functools.partial(ours, spec="auto", cuda_graph=True, resident=True, aside=True)
+    if low == torch.float16:
+        yield whole("as train: weight gradients beside")
+    else:
+        yield whole("weight gradients beside")
+        yield whole("as train: E beside G", beside=True)
+
+
+def _usual(preset: Preset, batch_size: int, device: torch.device) -> Iterator[Row]:
+    make = functools.partial(
+        UsualStep, preset.architecture, device, learning_rate=preset.learning_rate, betas=(preset.beta1, preset.beta2)
+    )
+    work = functools.cache(lambda: usual_gflop(preset, batch_size))
+    yield Row("usual PyTorch step", make, work, torch.float32)
+    yield Row("channels-last", functools.partial(make, memory_format=torch.channels_last), work, torch.float32)
+
+
+class Ours(NamedTuple):
+    """Rows of our step, of one network on one device: in `dtype` but where a row says otherwise."""
+
+    preset: Preset
+    device: torch.device
+    dtype: torch.dtype
+    gflop: Callable[[Route | None], float]
+
+    def row(
+        self,
+        name: str,
+        *,
+        route: Route | None = None,
+        dtype: torch.dtype | None = None,
+        spec: str = "inductor",
+        options: str | None = None,
+        compile: bool = True,
+        cuda_graph: bool = False,
+        resident: bool = False,
+        aside: bool = False,
+        beside: bool = False,
+    ) -> Row:
+        preset, device, dtype = self.preset, self.device, dtype or self.dtype
+
+        def make() -> Step:
+            model = ALI(preset.architecture, kernels.resolve(spec, decide.device_class(device)))
+            model.initialize(torch.Generator().manual_seed(0))
+            chosen = capture.OPTION_SETS[options] if options else capture.CUDA_OPTIONS
+            with mock.patch.object(capture, "CUDA_OPTIONS", chosen):
+                return Step(
+                    model.to(device),
+                    learning_rate=preset.learning_rate,
+                    betas=(preset.beta1, preset.beta2),
+                    dtype=dtype,
+                    route=route,
+                    compile=compile,
+                    cuda_graph=cuda_graph,
+                    samples=synthetic(preset, RESIDENT_IMAGES, device) if resident else None,
+                    aside=aside,
+                    branches=beside,
+                )
+
+        # fp16 takes two backwards, whatever the route
+        counted: Route | None = "two" if route == "two" or dtype == torch.float16 else None
+        return Row(name, make, functools.partial(self.gflop, counted), dtype, resident)
+
+
+def synthetic(preset: Preset, count: int, device: torch.device) -> Tensor:
+    """Images of noise: uint8 [count, H, W, C]."""
+    a = preset.architecture
+    shape = (count, a.image_size, a.image_size, a.image_channels)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+
+
+class Running(NamedTuple):
+    """A row's step with the batch it is called on, warm."""
+
+    call: Callable[[], None]
+    peak_bytes: int | None
+
+
+def start(row: Row, preset: Preset, batch_size: int, device: torch.device) -> Running:
+    """Make the step, call it until it is warm (compiled, captured), and see what memory that took on a GPU."""
+    on_cuda = device.type == "cuda"
+    if on_cuda:
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    step = row.make()
+    if row.resident:
+        batch = torch.randint(RESIDENT_IMAGES, (batch_size,), device=device)
+    else:
+        batch = synthetic(preset, batch_size, device)
+    call = functools.partial(step, batch)
+    for _ in range(WARM_UP):
+        call()
+    clock.synchronize(device)
+    return Running(call, torch.cuda.max_memory_allocated(device) - before if on_cuda else None)
