@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 class Branches:
     """Called as `Step.turn`: the generator's and the discriminator's gradients; metrics and running statistics move."""
 
-    def __init__(self, step: Step, compile: bool, aside: bool):
+    def __init__(self, step: Step, compile: bool, overlap_weight_gradients: bool):
         self.step = step
         self.side = torch.cuda.Stream(step.device) if step.device.type == "cuda" else None
 
         def program(function: Callable[..., tuple], in_line: int = 0) -> Callable[..., tuple]:
-            options = weight_gradients.options(in_line) if aside else {}
+            options = weight_gradients.options(in_line) if overlap_weight_gradients else {}
             return compiled(function, step.device, options, step.philox) if compile else function
 
         self.encode, self.decode = program(self._encode), program(self._decode)

@@ -87,8 +87,8 @@ def build_step(
         samples_y=source.samples_y,
         labelled=data.labelled,
         ema=config.ema,
-        aside=overlap,
-        branches=overlap and model.objective == "ali" and dtype != torch.float16,
+        overlap_weight_gradients=overlap,
+        overlap_encoder=overlap and model.objective == "ali" and dtype != torch.float16,
         world=world,
     )
 

@@ -30,8 +30,8 @@ class Step:
     samples: uint8 [count, H, W, C] on the device; a batch is then int64 [B], which of them to take. samples_y: of a
     conditional model, their y.
     labelled: of K+1 classes; each step also takes half as many of these, drawn anew with replacement.
-    aside: compiled for a GPU, take weight gradients on a stream beside: see ali_fast.weight_gradients.
-    branches: run E beside G, of ALI and not in fp16: see ali_fast.branches.
+    overlap_weight_gradients: compiled for a GPU, take them on a stream beside: see ali_fast.weight_gradients.
+    overlap_encoder: run E beside G, of ALI and not in fp16: see ali_fast.branches.
     ema: each step E's and G's weights and running statistics, of K+1 classes D's too, move an average by
     average = ema * average + (1 - ema) * new.
     world: the processes that move together; every batch is this one's share.
@@ -53,8 +53,8 @@ class Step:
         samples_y: Tensor | None = None,
         labelled: Labelled | None = None,
         ema: float | None = None,
-        aside: bool = False,
-        branches: bool = False,
+        overlap_weight_gradients: bool = False,
+        overlap_encoder: bool = False,
         world: World = ALONE,
     ):
         master = next(model.parameters())
@@ -81,11 +81,11 @@ class Step:
         self.ema, self.shown = ema, model if ema is None else model.twin()
         self.philox = "eager" in dataclasses.astuple(model.kernels)
         self.turn: Callable[..., tuple[list[Tensor], list[Tensor]]]
-        if branches:
+        if overlap_encoder:
             assert model.objective == "ali" and self.adam.scale is None and world.size == 1
-            self.turn = Branches(self, compile, aside)
+            self.turn = Branches(self, compile, overlap_weight_gradients)
         else:
-            options = weight_gradients.options() if aside else {}
+            options = weight_gradients.options() if overlap_weight_gradients else {}
             self.turn = compiled(self._turn, self.device, options, self.philox) if compile else self._turn
         self.run: Callable[..., None] = Graphed(self._run) if cuda_graph else self._run
 

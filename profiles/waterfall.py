@@ -55,12 +55,12 @@ def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> It
     yield ours("CUDA graph", spec="triton", cuda_graph=True)
     yield ours("resident data", spec="triton", cuda_graph=True, resident=True)
     yield ours("--kernels auto", spec="auto", cuda_graph=True, resident=True)
-    whole = functools.partial(ours, spec="auto", cuda_graph=True, resident=True, aside=True)
+    whole = functools.partial(ours, spec="auto", cuda_graph=True, resident=True, overlap_weight_gradients=True)
     if low == torch.float16:
         yield whole("as train: weight gradients beside")
     else:
         yield whole("weight gradients beside")
-        yield whole("as train: E beside G", beside=True)
+        yield whole("as train: E beside G", overlap_encoder=True)
 
 
 def _usual(preset: Preset, batch_size: int, device: torch.device) -> Iterator[Row]:
@@ -91,8 +91,8 @@ class Ours(NamedTuple):
         compile: bool = True,
         cuda_graph: bool = False,
         resident: bool = False,
-        aside: bool = False,
-        beside: bool = False,
+        overlap_weight_gradients: bool = False,
+        overlap_encoder: bool = False,
     ) -> Row:
         preset, device, dtype = self.preset, self.device, dtype or self.dtype
 
@@ -110,8 +110,8 @@ class Ours(NamedTuple):
                     compile=compile,
                     cuda_graph=cuda_graph,
                     samples=synthetic(preset, RESIDENT_IMAGES, device) if resident else None,
-                    aside=aside,
-                    branches=beside,
+                    overlap_weight_gradients=overlap_weight_gradients,
+                    overlap_encoder=overlap_encoder,
                 )
 
         # fp16 takes two backwards, whatever the route

@@ -56,8 +56,8 @@ def test_both_players_move_from_the_same_point(make_small, kind):
 def test_e_beside_g_is_the_same_step(make_small, kind, more):
     """Three programs' gradients, statistics and metrics are one's: on a CPU, in turn, the same operations."""
     steps = [
-        Step(make_small(kind, **more), learning_rate=1e-3, compile=False, ema=0.9, branches=branches)
-        for branches in (False, True)
+        Step(make_small(kind, **more), learning_rate=1e-3, compile=False, ema=0.9, overlap_encoder=overlap)
+        for overlap in (False, True)
     ]
     for step in steps:
         torch.manual_seed(4)

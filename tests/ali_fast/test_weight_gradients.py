@@ -100,10 +100,11 @@ def test_what_e_and_g_wait_for_stays_in_line(make_small, monkeypatch, kind):
 
     monkeypatch.setattr(TakeAside, "__call__", record)
     with inductor.patch({"fx_graph_cache": False}):
-        step = Step(make_small(kind, torch.float64), learning_rate=1e-3, route="two", aside=True, branches=True)
+        model = make_small(kind, torch.float64)
+        step = Step(model, learning_rate=1e-3, route="two", overlap_weight_gradients=True, overlap_encoder=True)
         size, channels = step.model.architecture.image_size, step.model.architecture.image_channels
         step(torch.randint(256, (4, size, size, channels), dtype=torch.uint8))
-    assert len(sources) == 2, "to_x, to_z"
+    assert len(sources) == 2, "grad_x, grad_z"
     assert not [name for name in sources if "aside" in name]
 
 
@@ -144,7 +145,12 @@ def test_a_step_moves_as_without(make_small, kind, branches):
     for aside in (False, True):
         torch.manual_seed(0)
         steps.append(
-            Step(make_small(kind, torch.float64), learning_rate=1e-3, aside=aside, branches=aside and branches)
+            Step(
+                make_small(kind, torch.float64),
+                learning_rate=1e-3,
+                overlap_weight_gradients=aside,
+                overlap_encoder=aside and branches,
+            )
         )
         size, channels = steps[-1].model.architecture.image_size, steps[-1].model.architecture.image_channels
         for _ in range(3):
@@ -184,9 +190,9 @@ def test_operands_are_given_to_nobody_before_the_product_is_through():
 @pytest.mark.parametrize("branches", [False, True])
 def test_captured_it_is_uncaptured_bit_for_bit_and_near_the_step_in_line(make_small, kind, dtype, branches):
     steps = []
-    for more in ({}, {"aside": True}, {"aside": True, "cuda_graph": True}):
+    for more in ({}, {"overlap_weight_gradients": True}, {"overlap_weight_gradients": True, "cuda_graph": True}):
         model = make_small(kind, torch.float32, "triton").cuda()
-        step = Step(model, learning_rate=1e-3, dtype=dtype, branches=branches, **more)
+        step = Step(model, learning_rate=1e-3, dtype=dtype, overlap_encoder=branches, **more)
         steps.append(step)
         torch.manual_seed(1)
         a = model.architecture
