@@ -18,16 +18,13 @@ R = TypeVar("R")
 
 # What takes many operations, or reads, Inductor by default computes once and writes to memory, in float32. Batch norm's
 # gradient behind dropout is such a thing, and cheaper to compute again in both of the kernels that read it.
-# Cooperative reductions finish in one launch what else takes two or three.
-_READS = {"realize_reads_threshold": 64, "realize_acc_reads_threshold": 64, "realize_opcount_threshold": 1000}
-_COOPERATIVE = {
-    "triton.cooperative_reductions": True,
-    "triton.force_cooperative_reductions": True,
-    "split_reductions": False,
+# The limits were not measured on a GPU.
+CUDA_OPTIONS: dict[str, Any] = {
+    "realize_reads_threshold": 64,
+    "realize_acc_reads_threshold": 64,
+    "realize_opcount_threshold": 1000,
 }
 _ROUND_BY_ROUND = {"realize_reads_threshold": 16, "realize_acc_reads_threshold": 8, "realize_opcount_threshold": 30}
-OPTION_SETS: dict[str, dict[str, Any]] = {"default": {}, "reads": _READS, "cooperative": _READS | _COOPERATIVE}
-CUDA_OPTIONS = OPTION_SETS["reads"]  # neither the choice nor the limits were measured on a GPU
 
 
 def missing_compiler() -> str | None:

@@ -53,10 +53,10 @@ def counted(site: Site, dtype: torch.dtype, lowered: bool) -> dict[str, Any]:
 
 @functools.cache
 def inductor_cost(site: Site, dtype: torch.dtype) -> dict[str, list[Cost]]:
-    from ali_fast.capture import OPTION_SETS
     from profiles.lowered_ops import lower
     from profiles.lowering import GPU
     from profiles.op_sites import arguments, function
+    from profiles.option_sets import OPTION_SETS
 
     make = functools.partial(arguments, site, dtype, GPU)
     return {name: lower(function(site, "inductor"), make, options) for name, options in OPTION_SETS.items()}
@@ -110,8 +110,8 @@ def variants(site: Site) -> dict[str, Callable[[], Callable[..., Any]]]:
     """Name -> what makes the op's call; "eager" is the formula that Inductor is given, as it is."""
     import torch
 
-    from ali_fast.capture import OPTION_SETS
     from profiles.op_sites import function
+    from profiles.option_sets import OPTION_SETS
 
     def compiled(options: Mapping[str, Any]) -> Callable[..., Any]:
         return torch.compile(function(site, "inductor"), fullgraph=True, dynamic=False, options=dict(options))

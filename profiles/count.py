@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = Parser("count", __doc__)
     parser.add_networks()
     parser.add_argument("--kernels", nargs="+", default=KERNELS, help="as ali-fast train takes it; default: all three")
-    parser.add_argument("--options", nargs="+", help="sets of Inductor's options, of ali_fast.capture; default: all")
+    parser.add_argument("--options", nargs="+", help="sets of Inductor's options (profiles.option_sets); default: all")
     parser.add_outputs()
     args = parser.parse_args(arguments)
     networks = parser.networks(args)
@@ -32,12 +32,12 @@ def main(arguments: list[str] | None = None) -> None:
     import torch  # not before
     from torch._inductor.exc import InductorError
 
-    from ali_fast import capture
     from profiles import report
     from profiles.flops import step_gflop, usual_gflop
+    from profiles.option_sets import OPTION_SETS
     from profiles.whole_step import counts, others
 
-    parser.check("--options", args.options or (), capture.OPTION_SETS)
+    parser.check("--options", args.options or (), OPTION_SETS)
     head = report.header(torch.device("cpu")) | {"device": pretend.PROPERTIES.name}
     report.print_header(head)
     rows = []
@@ -49,9 +49,9 @@ def main(arguments: list[str] | None = None) -> None:
             flush=True,
         )
         for spec in args.kernels:
-            for options in args.options or capture.OPTION_SETS:
+            for options in args.options or OPTION_SETS:
                 try:
-                    kinds = counts(preset, spec, capture.OPTION_SETS[options])
+                    kinds = counts(preset, spec, OPTION_SETS[options])
                 except InductorError as error:  # in torch 2.13 cooperative reductions with a large product of few maps
                     print(f"  {spec:9} {options:12}  not lowered: {' '.join(str(error).split())[:80]}", flush=True)
                     continue

@@ -17,6 +17,7 @@ from ali_fast.presets import Preset
 from ali_fast.step import Step
 from profiles import clock
 from profiles.flops import step_gflop, usual_gflop
+from profiles.option_sets import OPTION_SETS
 from profiles.usual import UsualStep
 
 RESIDENT_IMAGES = 10_000
@@ -47,8 +48,8 @@ def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> It
         yield ours("compiled, Inductor's own kernels")
         yield ours("compiled (as train)", spec="auto")
         return
-    for options in capture.OPTION_SETS:
-        if capture.OPTION_SETS[options] is not capture.CUDA_OPTIONS:
+    for options in OPTION_SETS:
+        if OPTION_SETS[options] is not capture.CUDA_OPTIONS:
             yield ours(f"compiled, {options} options", options=options)
     yield ours("compiled, options as train")
     yield ours("Triton kernels", spec="triton")
@@ -99,7 +100,7 @@ class Ours(NamedTuple):
         def make() -> Step:
             model = ALI(preset.architecture, kernels.resolve(spec, decide.device_class(device)))
             model.initialize(torch.Generator().manual_seed(0))
-            chosen = capture.OPTION_SETS[options] if options else capture.CUDA_OPTIONS
+            chosen = OPTION_SETS[options] if options else capture.CUDA_OPTIONS
             with mock.patch.object(capture, "CUDA_OPTIONS", chosen):
                 return Step(
                     model.to(device),

@@ -11,8 +11,8 @@ from unittest import mock
 import pytest
 import torch
 
-from ali_fast import capture, presets
-from profiles import bench_ops, clock, op_tables, op_times
+from ali_fast import presets
+from profiles import bench_ops, clock, op_tables, op_times, option_sets
 from profiles.op_sites import Cost, Site, our_cost, sites
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +84,7 @@ def no_gpu_needed(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Event", lambda **kwargs: event)
     monkeypatch.setattr(clock, "gpu_kernels", lambda call, calls: call() and 2.0)
     monkeypatch.setattr(op_times, "copy_us", lambda moved: 10.0)
-    monkeypatch.setattr(capture, "OPTION_SETS", {})  # compiled for a CPU they would take minutes
+    monkeypatch.setattr(option_sets, "OPTION_SETS", {})  # compiled for a CPU they would take minutes
 
 
 @pytest.mark.parametrize("name", ["digits", "svhn"])
@@ -114,7 +114,7 @@ class NoBackward(torch.autograd.Function):
 @pytest.mark.usefixtures("no_gpu_needed")
 def test_a_variant_that_does_not_compile_costs_no_other(monkeypatch):
     """Not when it is made, not in its backward."""
-    monkeypatch.setattr(capture, "OPTION_SETS", {"unknown": {"no such option": True}})
+    monkeypatch.setattr(option_sets, "OPTION_SETS", {"unknown": {"no such option": True}})
     variants = bench_ops.variants
     broken = {"broken": lambda: lambda seeds, x, *rest: (NoBackward.apply(x),)}
     monkeypatch.setattr(bench_ops, "variants", lambda site: broken | variants(site))
