@@ -105,11 +105,12 @@ def export(run: str | Path) -> Path:
 
 def _read_run(run: RunDirectory) -> Saved:
     config = run.read_config()
+    preset = presets.resolve(config.dataset, config.preset)
     path, state = newest_checkpoint(run)
     height, width, channels = state["conditions"]["image_shape"]
     return Saved(
         path,
-        presets.resolve(config.dataset, config.preset),
+        preset,
         config.objective,
         config.encoder,
         state["conditions"].get("classes"),

@@ -11,7 +11,7 @@ from ali_fast.run_directory import MIXTURE, TRAINING, RunDirectory
 
 
 def config(path: Path, **changed) -> TrainConfig:
-    return TrainConfig(dataset="digits", run_dir=path, **changed).resolved()
+    return TrainConfig(dataset="digits", run_dir=path, data_dir=path / "data", **changed).resolved()
 
 
 def test_adopt_again_lengthened_and_with_another_cadence(tmp_path):

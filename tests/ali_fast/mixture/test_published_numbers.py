@@ -14,6 +14,7 @@ from ali_fast.mixture.measures import Modes
 from ali_fast.mixture.models import MODELS
 from ali_fast.mixture.nets import PAPER
 from ali_fast.mixture.protocol import MixtureRun
+from ali_fast.mixture.sampling import PACGAN_SAMPLES, SAMPLES
 from ali_fast.mixture.setting import RECOMMENDED, Setting, draw_protocol, draw_search, member_seed
 
 
@@ -36,7 +37,7 @@ def test_the_nets_are_the_papers():
 
 
 def test_settings_and_numbers_of_samples_that_the_readme_states():
-    assert (sampling.SAMPLES, sampling.PACGAN_SAMPLES) == (10_000, 2_500)
+    assert (SAMPLES, PACGAN_SAMPLES) == (10_000, 2_500)
     assert Setting(learning_rate=1e-3, beta1=0.9) == protocol.VAE_SETTING
     assert Setting() == Setting(learning_rate=1e-4, beta1=0.8, init_std=0.02)
     found = Setting(
