@@ -134,3 +134,36 @@ def test_nothing_beside_is_read_too_early_or_written_under():
     assert count > 10
     assert found == []
     assert "launch_pdl': True" not in lowered.stdout
+
+
+DECODER = """
+from profiles import pretend
+pretend.h100()
+import torch
+from ali_fast import capture, kernels, presets
+from ali_fast.model import ALI
+from ali_fast.step import Step
+from profiles.lowering import GPU, Lowered, by_kind, lowering
+from profiles.whole_step import _to_fake
+
+preset = presets.resolve("digits")
+model = ALI(preset.architecture, kernels.resolve("triton", "sm_90"))
+step = Step(model, learning_rate=1e-4, dtype=torch.bfloat16, compile=False, overlap_encoder=True)
+torch._C._set_only_lift_cpu_tensors(True)
+with lowering():
+    _to_fake(step)
+    try:
+        capture.compiled(step.turn._decode, GPU)(*step.noise(preset.batch_size))
+    except Lowered as lowered:
+        print(by_kind(lowered.code))
+"""
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="pretending a GPU needs the CPU build of torch")
+@pytest.mark.timeout(600)
+def test_what_a_kernel_writes_is_not_copied_first():
+    """G's forward by our kernels: two empty maps that were one to the compiler were copied, uninitialised."""
+    lowered = subprocess.run([sys.executable, "-c", DECODER], capture_output=True, text=True, cwd=ROOT, timeout=550)
+    assert lowered.returncode == 0, lowered.stderr
+    assert "'custom Triton': 5" in lowered.stdout
+    assert "pointwise" not in lowered.stdout
