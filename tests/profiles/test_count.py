@@ -27,3 +27,14 @@ def test_an_unknown_set_of_options():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
     assert "--options best: of default, reads, cooperative" in done.stderr
+
+
+def test_where_no_gpu_can_be_pretended_it_says_so(monkeypatch, capsys):
+    def refuse():
+        raise RuntimeError("pretending a GPU needs the CPU build of torch")
+
+    monkeypatch.setattr(count.pretend, "h100", refuse)
+    with pytest.raises(SystemExit) as end:
+        count.main([])
+    assert end.value.code == 2
+    assert "needs the CPU build of torch" in capsys.readouterr().err
