@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ali_fast.files import write_text
-from ali_fast.live import clock
+from ali_fast.live import clock, score_names
 from ali_fast.metrics import read_metrics
 from ali_fast.run_directory import RunDirectory
 
@@ -29,7 +29,7 @@ PLACE = {"step", "epoch", "seconds"}  # what every tick has
 
 CHARTS: tuple[tuple[str, dict[str, str]], ...] = (
     ("Losses", {"loss_d": "L_d", "loss_g": "L_g"}),
-    ("Scores of D", {"score_data": "D(x, z_hat)", "score_sample": "D(x_tilde, z)"}),
+    ("Scores of D", {"score_data": "data", "score_sample": "samples"}),  # named by score_names
     ("Sigma of q(z|x)", {"sigma": "mean sigma"}),
     ("Reconstruction error", {"reconstruction_error": "validation"}),
     ("Classification error", {"test_error": "test"}),
@@ -136,9 +136,10 @@ def speed(ticks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 def charts(ticks: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """A chart for each group of CHARTS that has at least two values to show."""
     made = []
+    named = dict(zip(("score_data", "score_sample"), score_names(ticks[-1]), strict=True)) if ticks else {}
     for title, labels in CHARTS:
         series = {
-            label: [(tick["epoch"], tick[key]) for tick in ticks if tick.get(key) is not None]
+            named.get(key, label): [(tick["epoch"], tick[key]) for tick in ticks if tick.get(key) is not None]
             for key, label in labels.items()
         }
         series = {label: points for label, points in series.items() if len(points) > 1}

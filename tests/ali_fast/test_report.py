@@ -116,6 +116,15 @@ def test_curves_are_where_their_values_are():
 
 
 @pytest.mark.parametrize(
+    ("more", "names"), [({"sigma": 0.3}, ["D(x,z_hat)", "D(x_tilde,z)"]), ({}, ["D(x)", "D(x_tilde)"])]
+)
+def test_scores_are_of_what_d_sees(more, names):
+    ticks = [tick(step, score_data=0.6, score_sample=0.4, **more) for step in (10, 20)]
+    (scores,) = [chart for chart in report.charts(ticks) if chart.title == "Scores of D"]
+    assert [curve.label for curve in scores.curves] == names
+
+
+@pytest.mark.parametrize(
     ("low", "high", "expected"),
     [(0, 1, [0, 0.5, 1]), (-3, 8, [0, 5]), (0.012, 0.021, [0.015, 0.02]), (990, 4100, [1000, 2000, 3000, 4000])],
 )
