@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ali_fast import arch
+from ali_fast import networks
+from ali_fast.arch import Architecture
 from ali_fast.errors import InputError
 from ali_fast.players import Objective
 
@@ -17,7 +18,7 @@ class Preset:
 
     name: str
     dataset: str
-    architecture: arch.Architecture
+    architecture: Architecture
     batch_size: int
     epochs: int
     objective: Objective = "ali"
@@ -40,7 +41,7 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         name="cifar10",
         dataset="cifar10",
-        architecture=arch.CIFAR10,
+        architecture=networks.CIFAR10,
         batch_size=100,
         epochs=6475,
         from_paper=True,
@@ -48,7 +49,7 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         name="svhn",
         dataset="svhn",
-        architecture=arch.SVHN,
+        architecture=networks.SVHN,
         batch_size=100,
         epochs=100,
         train_split="extra",
@@ -59,7 +60,7 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         name="celeba",
         dataset="celeba",
-        architecture=arch.CELEBA,
+        architecture=networks.CELEBA,
         batch_size=100,
         epochs=123,
         from_paper=True,
@@ -67,7 +68,7 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         name="celeba-conditional",
         dataset="celeba",
-        architecture=arch.CELEBA,
+        architecture=networks.CELEBA,
         batch_size=128,
         epochs=123,
         objective="conditional",
@@ -76,7 +77,7 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         name="imagenet64",
         dataset="imagenet64",
-        architecture=arch.IMAGENET64,
+        architecture=networks.IMAGENET64,
         batch_size=128,
         epochs=125,
         test_split="valid",
@@ -85,21 +86,21 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         name="cifar10-code",
         dataset="cifar10",
-        architecture=arch.CIFAR10_CODE,
+        architecture=networks.CIFAR10_CODE,
         batch_size=100,
         epochs=6475,
     ),
     Preset(
         name="fashion-mnist",
         dataset="fashion-mnist",
-        architecture=arch.FASHION_MNIST,
+        architecture=networks.FASHION_MNIST,
         batch_size=100,
         epochs=100,
     ),
     Preset(
         name="fashion-mnist-small",
         dataset="fashion-mnist",
-        architecture=arch.FASHION_MNIST_SMALL,
+        architecture=networks.FASHION_MNIST_SMALL,
         batch_size=100,
         epochs=60,
         learning_rate=4e-4,
@@ -107,7 +108,7 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         name="digits",
         dataset="digits",
-        architecture=arch.DIGITS,
+        architecture=networks.DIGITS,
         batch_size=100,
         epochs=225,
         learning_rate=2e-4,

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 import ali_fast
-from ali_fast import arch, cli, metrics, presets
+from ali_fast import cli, metrics, networks, presets
 from ali_fast.build import build_step
 from ali_fast.class_loss import class_loss
 from ali_fast.config import TrainConfig
@@ -83,7 +83,7 @@ def test_everything_but_weights_begins_as_the_paper_has_it():
         if isinstance(module, Normalized):
             assert (module.weight == 1).all() and (module.bias == 0).all()
             assert (module.running_mean == 0).all() and (module.running_var == 1).all()
-    maxout = ALI(arch.DIGITS, resolve("eager", "cpu"))
+    maxout = ALI(networks.DIGITS, resolve("eager", "cpu"))
     maxout.initialize(torch.Generator().manual_seed(0))
     for name, p in [*model.named_parameters(), *maxout.named_parameters()]:
         assert not name.endswith(".bias") or (p == 0).all(), name

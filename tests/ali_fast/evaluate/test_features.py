@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ali_fast import arch
+from ali_fast import networks
 from ali_fast.evaluate import features
 from ali_fast.kernels import resolve
 from ali_fast.model import ALI
@@ -45,7 +45,7 @@ def test_hidden_layers_before_the_nonlinearity_and_mu(make_small):
 
 
 def test_only_the_last_three_hidden_layers():
-    model = ALI(arch.FASHION_MNIST_SMALL, resolve("eager", "cpu"))
+    model = ALI(networks.FASHION_MNIST_SMALL, resolve("eager", "cpu"))
     model.initialize(torch.Generator().manual_seed(0))
     batch = images(5, (28, 28, 1))
     found = features.encoder_features(give_statistics(model))(batch)
