@@ -31,8 +31,8 @@ class Branches:
         self.side = torch.cuda.Stream(step.device) if step.device.type == "cuda" else None
 
         def program(function: Callable[..., tuple], in_line: int = 0) -> Callable[..., tuple]:
-            options = weight_gradients.options(in_line) if overlap_weight_gradients else {}
-            return compiled(function, step.device, options, step.philox) if compile else function
+            aside = weight_gradients.options(in_line) if overlap_weight_gradients else {}
+            return compiled(function, step.device, {**step.options, **aside}) if compile else function
 
         self.encode, self.decode = program(self._encode), program(self._decode)
         self.judge = program(self._judge, in_line=2)  # grad_x, grad_z

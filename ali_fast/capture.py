@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -16,15 +15,14 @@ from csrc_triton.stored import teach_inductor
 
 R = TypeVar("R")
 
-# What takes many operations, or reads, Inductor by default computes once and writes to memory, in float32. Batch norm's
-# gradient behind dropout is such a thing, and cheaper to compute again in both of the kernels that read it.
-# The limits were not measured on a GPU.
-CUDA_OPTIONS: dict[str, Any] = {
+# What takes many operations, or reads, Inductor computes once and writes to memory, in float32, rather than again for
+# every kernel that reads it.
+GPU_OPTIONS: dict[str, Any] = {"realize_reads_threshold": 16}  # 4 by default
+COMPUTED_AGAIN: dict[str, Any] = {
     "realize_reads_threshold": 64,
     "realize_acc_reads_threshold": 64,
     "realize_opcount_threshold": 1000,
 }
-_ROUND_BY_ROUND = {"realize_reads_threshold": 16, "realize_acc_reads_threshold": 8, "realize_opcount_threshold": 30}
 
 
 def missing_compiler() -> str | None:
@@ -38,21 +36,18 @@ def missing_compiler() -> str | None:
 def compiled(
     function: Callable[..., R],
     device: torch.device,
-    more: Mapping[str, Any] = MappingProxyType({}),
-    philox: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> Callable[..., R]:
     """`function` traced whole, `torch.autograd.grad` included; a graph break is an error.
 
-    more: Inductor's options. philox: whether it draws by Philox in torch's own operations, whose rounds, computed again
-    for whatever reads them, would double ten times: on a GPU minutes of compilation.
+    options: Inductor's; by default GPU_OPTIONS on a GPU, its own on a CPU.
     """
     teach_inductor()
     torch._dynamo.config.trace_autograd_ops = True
     torch._dynamo.config.recompile_limit = 64  # of one source line: every Step in a process is a compilation of its own
-    options: dict[str, Any] = {}
-    if device.type == "cuda":
-        options = {**CUDA_OPTIONS, **(_ROUND_BY_ROUND if philox else {})}
-    return torch.compile(function, fullgraph=True, dynamic=False, options={**options, **more})
+    if options is None:
+        options = GPU_OPTIONS if device.type == "cuda" else {}
+    return torch.compile(function, fullgraph=True, dynamic=False, options=dict(options))
 
 
 class Graphed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ali_fast.capture import CUDA_OPTIONS
+from ali_fast.capture import COMPUTED_AGAIN, GPU_OPTIONS
 
 # In one launch what else takes two or three.
 _COOPERATIVE = {
@@ -14,6 +14,7 @@ _COOPERATIVE = {
 }
 OPTION_SETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "reads": CUDA_OPTIONS,  # what training takes
-    "cooperative": CUDA_OPTIONS | _COOPERATIVE,
+    "reads": GPU_OPTIONS,  # what training takes where D has no batch norm
+    "again": COMPUTED_AGAIN,  # where it has
+    "cooperative": COMPUTED_AGAIN | _COOPERATIVE,
 }

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
-from unittest import mock
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ali_fast import capture, decide, kernels
+from ali_fast import decide, kernels
 from ali_fast.model import ALI
 from ali_fast.objective import Route
 from ali_fast.presets import Preset
@@ -48,9 +47,8 @@ def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> It
         yield ours("compiled, Inductor's own kernels")
         yield ours("compiled (as train)", spec="auto")
         return
-    for options in OPTION_SETS:
-        if OPTION_SETS[options] is not capture.CUDA_OPTIONS:
-            yield ours(f"compiled, {options} options", options=options)
+    for options in ("default", "cooperative"):
+        yield ours(f"compiled, {options} options", options=OPTION_SETS[options])
     yield ours("compiled, options as train")
     yield ours("Triton kernels", spec="triton")
     yield ours("CUDA graph", spec="triton", cuda_graph=True)
@@ -88,7 +86,7 @@ class Ours(NamedTuple):
         route: Route | None = None,
         dtype: torch.dtype | None = None,
         spec: str = "inductor",
-        options: str | None = None,
+        options: Mapping[str, Any] | None = None,
         compile: bool = True,
         cuda_graph: bool = False,
         resident: bool = False,
@@ -100,20 +98,19 @@ class Ours(NamedTuple):
         def make() -> Step:
             model = ALI(preset.architecture, kernels.resolve(spec, decide.device_class(device)))
             model.initialize(torch.Generator().manual_seed(0))
-            chosen = OPTION_SETS[options] if options else capture.CUDA_OPTIONS
-            with mock.patch.object(capture, "CUDA_OPTIONS", chosen):
-                return Step(
-                    model.to(device),
-                    learning_rate=preset.learning_rate,
-                    betas=(preset.beta1, preset.beta2),
-                    dtype=dtype,
-                    route=route,
-                    compile=compile,
-                    cuda_graph=cuda_graph,
-                    samples=synthetic(preset, RESIDENT_IMAGES, device) if resident else None,
-                    overlap_weight_gradients=overlap_weight_gradients,
-                    overlap_encoder=overlap_encoder,
-                )
+            return Step(
+                model.to(device),
+                learning_rate=preset.learning_rate,
+                betas=(preset.beta1, preset.beta2),
+                dtype=dtype,
+                route=route,
+                compile=compile,
+                options=options,
+                cuda_graph=cuda_graph,
+                samples=synthetic(preset, RESIDENT_IMAGES, device) if resident else None,
+                overlap_weight_gradients=overlap_weight_gradients,
+                overlap_encoder=overlap_encoder,
+            )
 
         # fp16 takes two backwards, whatever the route
         counted: Route | None = "two" if route == "two" or dtype == torch.float16 else None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ali_fast import capture, kernels
+from ali_fast import kernels
+from ali_fast.capture import GPU_OPTIONS, compiled
 from ali_fast.model import ALI
 from ali_fast.presets import Preset
 from ali_fast.step import Step
@@ -50,7 +50,7 @@ def lower(step: Step, batch_size: int, options: Mapping[str, Any]) -> list[str]:
     """
     a = step.model.architecture
     torch._C._set_only_lift_cpu_tensors(True)
-    with mock.patch.object(capture, "CUDA_OPTIONS", options), lowering():
+    with lowering():
         _to_fake(step)
         shape = (batch_size, a.image_size, a.image_size, a.image_channels)
         images = torch.empty(shape, dtype=torch.uint8, device=GPU)
@@ -60,16 +60,16 @@ def lower(step: Step, batch_size: int, options: Mapping[str, Any]) -> list[str]:
         gradients = [torch.empty_like(p) for p in parameters]
         factor = torch.empty((), device=GPU)
         return [
-            _code(step._turn, images, *step.noise(batch_size)),
-            _code(adam._factors),
-            _code(adam._update, gradients, factor, factor, None),
+            _code(options, step._turn, images, *step.noise(batch_size)),
+            _code(GPU_OPTIONS, adam._factors),
+            _code(GPU_OPTIONS, adam._update, gradients, factor, factor, None),
         ]
 
 
-def _code(function: Callable[..., Any], *arguments: Any) -> str:
+def _code(options: Mapping[str, Any], function: Callable[..., Any], *arguments: Any) -> str:
     torch._dynamo.reset()
     try:
-        capture.compiled(function, GPU)(*arguments)
+        compiled(function, GPU, options)(*arguments)
     except Lowered as lowered:
         return lowered.code
     raise AssertionError("Inductor wrote no code")

@@ -88,7 +88,7 @@ class Step:
         self.sums = torch.zeros(model.members, len(model.losses), dtype=torch.float64, device=self.device)
         self.first_bad = torch.full((model.members,), -1, dtype=torch.int64, device=self.device)
         update = self._update
-        self.update: Callable[..., None] = compiled(update, self.device, philox=True) if compile else update
+        self.update: Callable[..., None] = compiled(update, self.device) if compile else update
         schedule = self._schedule
         self.schedule: Callable[[], Schedule] = compiled(schedule, self.device) if compile else schedule
         self.run: Callable[[Tensor], None] = Graphed(self._run) if cuda_graph else self._run

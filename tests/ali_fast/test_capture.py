@@ -52,7 +52,7 @@ def test_a_captured_run_is_the_run_bit_for_bit(make_small, kind, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_e_beside_g_captured_is_uncaptured_bit_for_bit_and_near_one_program(make_small, kind, dtype):
-    options = [{}, {"branches": True}, {"branches": True, "cuda_graph": True}]
+    options = [{}, {"overlap_encoder": True}, {"overlap_encoder": True, "cuda_graph": True}]
     steps = [make_step(make_small, kind, dtype, **more) for more in options]
     for step in steps:
         torch.manual_seed(1)

@@ -4,12 +4,9 @@ import pytest
 import torch
 
 from ali_fast import capture
+from ali_fast import step as step_module
 from ali_fast.kernels import OPS, Kernels
-from ali_fast.mixture import step as mixture_step
-from ali_fast.mixture.models import MODELS
-from ali_fast.mixture.nets import Sizes
-from ali_fast.mixture.setting import Setting
-from ali_fast.step import Step
+from ali_fast.step import Step, turn_options
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 
@@ -21,28 +18,35 @@ def told(monkeypatch):
     return options
 
 
-def test_philox_in_torchs_operations_is_written_out_round_by_round(told):
-    """Computed again for every reader, as all else is, the mixture's step did not compile within four minutes."""
-    for device in (GPU, CPU):
-        for philox in (False, True):
-            capture.compiled(len, device, {"epilogue_fusion": True}, philox=philox)
-    inlined, written, *on_cpu = told
-    assert inlined["realize_opcount_threshold"] > 30 >= written["realize_opcount_threshold"]
-    assert on_cpu == [{"epilogue_fusion": True}] * 2
-    assert all(options["epilogue_fusion"] for options in told)
+def test_options_are_those_given_or_the_devices(told):
+    capture.compiled(len, GPU)
+    capture.compiled(len, CPU)
+    capture.compiled(len, GPU, {"epilogue_fusion": True})
+    capture.compiled(len, GPU, {})
+    assert told == [capture.GPU_OPTIONS, {}, {"epilogue_fusion": True}, {}]
 
 
-@pytest.mark.parametrize(("backend", "philox"), [("eager", True), ("triton", False), ("inductor", False)])
-def test_which_steps_draw_so(make_small, backend, philox):
-    model = make_small("maxout")
+@pytest.mark.parametrize(
+    ("kind", "backend", "options"),
+    [
+        ("maxout", "inductor", capture.GPU_OPTIONS),
+        ("norm", "inductor", capture.COMPUTED_AGAIN),
+        ("norm", "triton", capture.COMPUTED_AGAIN),
+        # Philox in torch's operations: with its rounds computed again the step did not compile within four minutes.
+        ("norm", "eager", capture.GPU_OPTIONS),
+    ],
+)
+def test_a_turns_are_by_what_d_is_and_who_draws(make_small, kind, backend, options):
+    model = make_small(kind)
     model.kernels = Kernels(**dict.fromkeys(OPS, backend))
-    assert Step(model, learning_rate=1e-3, compile=False).philox is philox
+    assert turn_options(model, GPU) == options
+    assert turn_options(model, CPU) == {}
 
 
-def test_the_mixtures_does(monkeypatch):
-    asked = []
-    monkeypatch.setattr(mixture_step, "compiled", lambda function, device, **options: asked.append(options) or function)
-    model = MODELS["gan"](1, Sizes(hidden=4, units=4))
-    model.initialize([0], [0.02])
-    mixture_step.Step(model, torch.zeros(4, 2), [Setting()], [0], total_steps=1)
-    assert asked[0] == {"philox": True}
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_step_compiles_by_its_turns_or_by_those_given(make_small, told, monkeypatch, beside):
+    monkeypatch.setattr(step_module, "turn_options", lambda model, device: {"its": "own"})
+    for given, expected in ((None, {"its": "own"}), ({"as": "given"}, {"as": "given"})):
+        told.clear()
+        Step(make_small("norm"), learning_rate=1e-3, options=given, overlap_encoder=beside)
+        assert told.count(expected) == (3 if beside else 1)

@@ -26,7 +26,7 @@ def test_an_unknown_set_of_options():
     command = [sys.executable, "-m", "profiles.count", "--preset", "digits", "--options", "reads", "best"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
-    assert "--options best: of default, reads, cooperative" in done.stderr
+    assert "--options best: of default, reads, again, cooperative" in done.stderr
 
 
 def test_where_no_gpu_can_be_pretended_it_says_so(monkeypatch, capsys):

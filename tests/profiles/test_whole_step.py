@@ -54,7 +54,7 @@ from profiles import whole_step
 preset = presets.resolve("digits")
 model = ALI(preset.architecture, kernels.resolve("auto", "sm_90"))
 step = Step(model, learning_rate=1e-4, dtype=torch.bfloat16, compile=False)
-options = {**capture.CUDA_OPTIONS, **weight_gradients.options()}
+options = {**capture.GPU_OPTIONS, **weight_gradients.options()}
 print(whole_step.lower(step, preset.batch_size, options)[0])
 """
 
