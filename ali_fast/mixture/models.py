@@ -74,8 +74,8 @@ class Model(nn.Module):
                 generator = torch.Generator().manual_seed(seed)
                 for module in self.modules():
                     if isinstance(module, nets.Layer):
-                        weight = torch.empty(module.weight[r].T.shape)
-                        module.weight[r].copy_(weight.normal_(0, std, generator=generator).T)
+                        weight = torch.empty(module.weight.shape[1:])
+                        module.weight[r].copy_(weight.normal_(0, std, generator=generator))
 
 
 def _points(x: Tensor, x_tilde: Tensor, blur: Tensor | None) -> Tensor:

@@ -1,14 +1,12 @@
 """The mixture's networks, R members of each in one set of tensors: one batched product a layer.
 
-Points are [R, B, n]; within a network activations are [R, n, B], weights [R, out, in], and what belongs to a feature is
-[R, n, 1]: statistics and a bias' gradient are then sums over neighbours in memory, which Inductor joins to what follows,
-a kernel a batch norm where [R, B, n] took two. No member sees another. Widths are the paper's and its code's: E's and
-G's hidden layers have no bias beside batch norm's shift; D's, and all last layers, have one.
+Points are [R, B, n], weights [R, in, out], what belongs to a feature [R, 1, out]. No member sees another. Widths are
+the paper's and its code's: E's and G's hidden layers have no bias beside batch norm's shift; D's, and all last layers,
+have one.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 from dataclasses import dataclass
 
@@ -16,12 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FEW = 4
-"""Up to so many dimensions of points or codes a product is written out, and becomes a part of what follows it."""
 BATCH_NORM_EPS = 1e-4
 BATCH_NORM_MOMENTUM = 0.05
 Statistics = list[tuple[Tensor, Tensor]]
-"""Pairs of a running average and the batch's value that it is to move towards, [R, n, 1]."""
+"""Pairs of a running average and the batch's value that it is to move towards, [R, 1, n]."""
 
 
 @dataclass(frozen=True)
@@ -42,36 +38,30 @@ PAPER = Sizes()
 
 
 class Layer(nn.Module):
-    """The product weight h [R, out, B]; subclasses add bias, normalization and activation."""
+    """h @ weight; subclasses add bias, normalization and activation."""
 
     def __init__(self, members: int, n_in: int, n_out: int):
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(members, n_out, n_in))
-
-    def product(self, h: Tensor) -> Tensor:
-        n_in = self.weight.shape[2]
-        if n_in > FEW or h.requires_grad:  # a gradient to h is a sum over `out`, which is not written out
-            return torch.bmm(self.weight, h)
-        return functools.reduce(torch.add, [self.weight[:, :, i, None] * h[:, i, None, :] for i in range(n_in)])
+        self.weight = nn.Parameter(torch.empty(members, n_in, n_out))
 
 
 class Normalized(Layer):
-    """weight h, batch norm over the member's own batch, ReLU."""
+    """h @ weight, batch norm over the member's own batch, ReLU."""
 
     running_mean: Tensor
     running_var: Tensor
 
     def __init__(self, members: int, n_in: int, n_out: int):
         super().__init__(members, n_in, n_out)
-        self.scale = nn.Parameter(torch.ones(members, n_out, 1))
-        self.shift = nn.Parameter(torch.zeros(members, n_out, 1))
-        self.register_buffer("running_mean", torch.zeros(members, n_out, 1))
-        self.register_buffer("running_var", torch.ones(members, n_out, 1))
+        self.scale = nn.Parameter(torch.ones(members, 1, n_out))
+        self.shift = nn.Parameter(torch.zeros(members, 1, n_out))
+        self.register_buffer("running_mean", torch.zeros(members, 1, n_out))
+        self.register_buffer("running_var", torch.ones(members, 1, n_out))
 
     def forward(self, h: Tensor, statistics: Statistics) -> Tensor:
-        h = self.product(h)
+        h = torch.bmm(h, self.weight)
         if self.training:
-            var, mean = torch.var_mean(h, dim=2, correction=0, keepdim=True)
+            var, mean = torch.var_mean(h, dim=1, correction=0, keepdim=True)
             statistics += [(self.running_mean, mean.detach()), (self.running_var, var.detach())]
         else:
             mean, var = self.running_mean, self.running_var
@@ -79,36 +69,36 @@ class Normalized(Layer):
 
 
 class Maxout(Layer):
-    """weight h + bias, then the largest of each unit's pieces.
+    """h @ weight + bias, then the largest of each unit's pieces.
 
     The first pieces of all units come first, then the second ones: the maximum reads rows.
     """
 
     def __init__(self, members: int, n_in: int, units: int, pieces: int):
         super().__init__(members, n_in, pieces * units)
-        self.bias = nn.Parameter(torch.zeros(members, pieces * units, 1))
+        self.bias = nn.Parameter(torch.zeros(members, 1, pieces * units))
         self.pieces = pieces
 
     def forward(self, h: Tensor, statistics: Statistics) -> Tensor:
-        h = self.product(h) + self.bias
-        return h.unflatten(1, (self.pieces, -1)).amax(dim=1)
+        h = torch.bmm(h, self.weight) + self.bias
+        return h.unflatten(2, (self.pieces, -1)).amax(dim=2)
 
 
 class Linear(Layer):
-    """weight h + bias."""
+    """h @ weight + bias."""
 
     def __init__(self, members: int, n_in: int, n_out: int):
         super().__init__(members, n_in, n_out)
-        self.bias = nn.Parameter(torch.zeros(members, n_out, 1))
+        self.bias = nn.Parameter(torch.zeros(members, 1, n_out))
 
     def forward(self, h: Tensor, statistics: Statistics) -> Tensor:
-        return self.product(h) + self.bias
+        return torch.bmm(h, self.weight) + self.bias
 
 
 class Network(nn.Module):
-    """Layers in a row. In training each batch norm appends to `statistics` two pairs, [R, n, 1] each: its running mean
+    """Layers in a row. In training each batch norm appends to `statistics` two pairs, [R, 1, n] each: its running mean
     and the batch's, its running variance and the batch's (biased); the step moves the averages. In evaluation it
-    normalizes by those, and `statistics` is not needed. Takes and gives points, [R, B, n]."""
+    normalizes by those, and `statistics` is not needed."""
 
     def __init__(self, *layers: Layer):
         super().__init__()
@@ -127,10 +117,9 @@ class Network(nn.Module):
 
     def forward(self, h: Tensor, statistics: Statistics | None = None) -> Tensor:
         moments = [] if statistics is None else statistics
-        h = h.mT
         for layer in self.layers:
             h = layer(h, moments)
-        return h.mT
+        return h
 
 
 def _rectified(members: int, n_in: int, hidden: int, depth: int, n_out: int) -> Network:

@@ -36,11 +36,11 @@ class Maxout(nn.Module):
 
 
 def linear(weight, bias=None):
-    layer = nn.Linear(*reversed(weight.shape), bias=bias is not None).double()
+    layer = nn.Linear(*weight.shape, bias=bias is not None).double()
     with torch.no_grad():
-        layer.weight.copy_(weight)
+        layer.weight.copy_(weight.T)
         if bias is not None:
-            layer.bias.copy_(bias[:, 0])
+            layer.bias.copy_(bias[0])
     return layer
 
 
@@ -48,7 +48,7 @@ def network(stacked, r):
     layers = []
     for layer in stacked.layers:
         if isinstance(layer, nets.Normalized):
-            n = layer.weight.shape[1]
+            n = layer.weight.shape[2]
             layers += [linear(layer.weight[r]), nn.BatchNorm1d(n, eps=1e-4, momentum=0.05).double(), nn.ReLU()]
         elif isinstance(layer, nets.Maxout):
             layers.append(Maxout(layer.weight[r], layer.bias[r], layer.pieces))
@@ -131,14 +131,14 @@ class Alone:
         return torch.stack(losses).detach()
 
     def parameters(self):
-        """In the order of the stacked model's, each as [out, in] or [out, 1]."""
+        """In the order of the stacked model's, each as [in, out] or [1, out]."""
         for net in self.nets.values():
             for p in net.parameters():
-                yield p.detach() if p.dim() == 2 else p.detach()[:, None]
+                yield p.detach().T if p.dim() == 2 else p.detach()[None]
 
     def running(self):
-        """Running mean and variance of each batch norm that trains, [n, 1]; torch's variance is the unbiased one."""
+        """Running mean and variance of each batch norm that trains, [1, n]; torch's variance is the unbiased one."""
         for net in self.nets.values():
             for layer in net:
                 if isinstance(layer, nn.BatchNorm1d) and layer.training:
-                    yield layer.running_mean[:, None], layer.running_var[:, None]
+                    yield layer.running_mean[None], layer.running_var[None]

@@ -19,7 +19,7 @@ from ali_fast.mixture.setting import RECOMMENDED, Setting, draw_protocol, draw_s
 
 
 def shapes(net):
-    return [tuple(layer.weight[0].T.shape) for layer in net.layers]
+    return [tuple(layer.weight.shape[1:]) for layer in net.layers]
 
 
 def test_the_nets_are_the_papers():
