@@ -88,10 +88,16 @@ def _free_bytes(where: torch.device) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
 
 
-def compiles(asked: bool = True) -> tuple[bool, str]:
-    """Whether the step is compiled, and why or why not."""
+def compiles(asked: bool = True, moves_what_it_reads: bool = False) -> tuple[bool, str]:
+    """Whether the step is compiled, and why or why not.
+
+    moves_what_it_reads: whether one program for a CPU takes the gradients and moves the weights by them. Torch 2.11 may
+    move a weight before the product that should have read it, and says nothing (pytorch/pytorch#177631).
+    """
     if not asked:
         return False, "--no-compile"
+    if moves_what_it_reads and tuple(map(int, torch.__version__.split(".")[:2])) < (2, 12):
+        return False, f"torch {torch.__version__} compiles it to wrong gradients on a CPU; take 2.12 or later"
     from ali_fast.capture import missing_compiler  # two seconds of Inductor, which inference does without
 
     lacking = missing_compiler()

@@ -46,7 +46,7 @@ class MixtureRun:
         self.config, self.console, self.signals, self.sizes = config, console, signals, sizes
         self.directory = config.run_dir
         self.device = decide.device(config.device).device
-        self.compiles, why = decide.compiles(config.compile)
+        self.compiles, why = decide.compiles(config.compile, moves_what_it_reads=self.device.type == "cpu")
         if config.compile and not self.compiles:
             console.print(f"warning: {why}: training eagerly, which is slower")
         torch.set_float32_matmul_precision("high" if config.tf32 else "highest")

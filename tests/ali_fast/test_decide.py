@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.torch_version import TorchVersion
 
 from ali_fast import decide
 from ali_fast.errors import InputError
@@ -51,3 +52,12 @@ def test_bf16_instructions_are_the_processors_own():
 def test_a_device_of_another_name():
     with pytest.raises(InputError, match="device 'gpu': auto, cpu or cuda"):
         decide.device("gpu")
+
+
+@pytest.mark.parametrize(("version", "compiled"), [("2.11.0+cu130", False), ("2.12.0", True), ("2.13.0+cpu", True)])
+def test_torch_2_11_compiles_no_program_for_a_cpu_that_moves_what_it_reads(monkeypatch, version, compiled):
+    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+    does, why = decide.compiles(moves_what_it_reads=True)
+    assert does is compiled
+    assert compiled or "2.12" in why
+    assert decide.compiles()[0]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from alone import SIZES
+from torch.torch_version import TorchVersion
 
 from ali_fast import checkpoint
 from ali_fast.errors import InputError, Interrupted
@@ -189,3 +190,10 @@ def test_a_command_that_failed_binds_nobody_and_more_may_be_asked_later(make_con
     found = protocol.run(dataclasses.replace(config, methods=("ali", "gan")), console, SIZES)
     assert found["methods"].keys() == {"ali", "gan"}
     assert (config.run_dir / "ali" / "best.safetensors").read_bytes() == weights
+
+
+def test_torch_2_11_trains_eagerly_on_a_cpu_and_it_says_so(make_config, console, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.11.0+cpu"))
+    with protocol.opened(dataclasses.replace(make_config(), compile=True), console, SIZES) as mixture:
+        assert not mixture.compiles
+    assert "training eagerly" in console.file.getvalue()
