@@ -40,6 +40,7 @@ MOST_BYTES = 15 << 20  # of one of these
 START_SECONDS = 130  # of the step part: a row begun by then may still compile, and all are timed, within its limit
 LEAST_SECONDS = 10.0  # with less left no further part is begun
 GPU_TESTS = (  # in this order: quick ones that await a GPU, then what passed on one
+    "tests/ali_fast/mixture/test_step.py",
     "tests/ali_fast/test_weight_gradients.py",
     "tests/ali_fast/test_im2col.py",
     "tests/ali_fast/test_few_channels.py",

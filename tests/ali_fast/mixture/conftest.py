@@ -33,12 +33,12 @@ def rows():
 
 @pytest.fixture
 def make_step(points):
-    def make(name, members=(0, 1, 2), settings=SETTINGS, **options):
+    def make(name, members=(0, 1, 2), settings=SETTINGS, device="cpu", **options):
         model = MODELS[name](len(members), SIZES).double()
         model.initialize([10 + i for i in members], [settings[i].init_std for i in members])
         seeds = [100 + i for i in members]
         options = {"total_steps": STEPS, "compile": False} | options
-        return Step(model, points, [settings[i] for i in members], seeds, **options)
+        return Step(model, points.to(device), [settings[i] for i in members], seeds, **options)
 
     return make
 

@@ -138,3 +138,15 @@ def test_compiled_is_eager(make_step, name, rows):
         compiled(rows[s])
     assert difference(compiled.model.state_dict().values(), eager.model.state_dict().values()) < 1e-9
     assert float((compiled.read_losses() - eager.read_losses()).abs().max()) < 1e-9
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_captured_on_a_gpu_is_eager_on_a_cpu(make_step, name, rows):
+    eager, captured = make_step(name), make_step(name, device="cuda", compile=True, cuda_graph=True)
+    for s in range(STEPS):
+        eager(rows[s])
+        captured(rows[s].cuda())
+    ours = [tensor.cpu() for tensor in captured.model.state_dict().values()]
+    assert difference(ours, eager.model.state_dict().values()) < 1e-9
+    assert float((captured.read_losses() - eager.read_losses()).abs().max()) < 1e-9
