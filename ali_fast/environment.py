@@ -16,26 +16,21 @@ PACKAGES = ("ali-fast", "torch", "triton", "numpy", "ffcv", "numba", "pillow", "
 
 
 def collect() -> dict[str, Any]:
-    """Facts as plain JSON values; what cannot be found out is None."""
+    """Facts as plain JSON values; what cannot be found out is None. Cores are those that may be used, not all."""
+    from joblib import cpu_count  # half a second
+
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
         "cpu": _cpu_name(),
-        "cores": usable_cores(),
+        "cores": cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "cuda_runtime": torch.version.cuda,
         "gpus": [_gpu(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else [],
         "cxx_compiler": cxx_compiler(),
         "git_commit": _git_commit(),
     }
-
-
-def usable_cores() -> int:
-    """Cores this process may run on (not the machine's count)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _version(package: str) -> str | None:

@@ -46,7 +46,7 @@ def chunks(
 ) -> Generator[Chunk, None, None]:
     """The samples of the split called `name`, read by `workers` processes; 0 reads them here.
 
-    By default as many as there are processors, if the first samples were slow. Raises InputError naming the sample
+    By default as many as there are cores to use, if the first samples were slow. Raises InputError naming the sample
     that could not be read or is not what the split says.
     """
     sample_bytes = sum(field.size for field in beton.arrays_of(fields))
@@ -57,7 +57,11 @@ def chunks(
         began = time.perf_counter()
         yield job(starts.popleft())
         worth = (time.perf_counter() - began) * len(starts) > WORTH_WORKERS_S
-        workers = len(os.sched_getaffinity(0)) if worth else 0
+        workers = 0
+        if worth:
+            from joblib import cpu_count  # half a second; by affinity and a container's quota
+
+            workers = cpu_count()
     if workers < 1:
         yield from map(job, starts)
     elif starts:

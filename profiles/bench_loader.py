@@ -21,6 +21,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from joblib import cpu_count
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -29,7 +30,6 @@ from ali_fast.data.device import to_device
 from ali_fast.data.loader import BetonLoader
 from ali_fast.data.resident import ResidentSet
 from ali_fast.data.schema import beton_path
-from ali_fast.environment import usable_cores
 from profiles import clock, report
 from profiles.arguments import Parser
 
@@ -59,7 +59,7 @@ def usual(path: Path, batch_size: int, device: torch.device) -> Epoch:
         batch_size,
         shuffle=True,
         drop_last=True,
-        num_workers=min(8, usable_cores()),
+        num_workers=min(8, cpu_count()),
         persistent_workers=True,
         pin_memory=device.type == "cuda",
     )

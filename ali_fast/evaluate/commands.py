@@ -50,10 +50,10 @@ class Evaluate:
         if self.inception_weights is not None and self.task != "frechet":
             raise InputError("--inception-weights is for --task frechet")
 
+        from joblib import cpu_count
         from rich.console import Console
 
         from ali_fast import report
-        from ali_fast.environment import usable_cores
         from ali_fast.evaluate import condition, tasks
         from ali_fast.evaluate.result import check_place, keep
         from ali_fast.evaluate.subject import open_subject
@@ -68,7 +68,7 @@ class Evaluate:
                 labels=self.labels,
                 draws=self.draws,
                 seed=self.seed,
-                jobs=self.jobs or usable_cores(),
+                jobs=self.jobs or cpu_count(),
                 console=console,
             )
         elif self.task == "classes":

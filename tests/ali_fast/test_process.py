@@ -51,3 +51,23 @@ def test_on_a_gpu_cudnn_times_its_algorithms(monkeypatch):
     assert not torch.backends.cudnn.benchmark
     process.set_up(torch.device("cuda"))
     assert torch.backends.cudnn.benchmark
+
+
+@pytest.fixture
+def threads():
+    """torch's number of them is put back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("cores", "asked", "expected"), [(2, None, 2), (2, "3", 3), (8, None, 3)])
+def test_a_cpu_has_no_more_threads_than_cores_to_use(monkeypatch, threads, cores, asked, expected):
+    if asked is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    monkeypatch.setattr(process, "cpu_count", lambda: cores)
+    torch.set_num_threads(3)
+    process.set_up(torch.device("cpu"))
+    assert torch.get_num_threads() == expected
