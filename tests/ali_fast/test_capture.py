@@ -56,7 +56,7 @@ def test_a_captured_run_is_the_run_bit_for_bit(make_small, kind, dtype):
 
 @pytest.mark.parametrize("beside", [False, True])
 def test_twenty_captured_steps_in_float64_are_twenty_eager_ones(make_small, kind, beside):
-    """The only one that holds what Inductor writes for a GPU to what torch's own operations make of it."""
+    """What Inductor writes for a GPU, held to torch's own operations."""
     eager = Step(make_small(kind).cuda(), learning_rate=1e-3, compile=False)
     more = {"overlap_encoder": beside, "overlap_weight_gradients": beside}
     captured = Step(make_small(kind).cuda(), learning_rate=1e-3, cuda_graph=True, **more)
