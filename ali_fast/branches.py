@@ -1,8 +1,11 @@
-"""ALI's turn with E beside G: on a GPU, two branches of one CUDA graph.
+"""ALI's step with E beside G, and each player's Adam on its own line: on a GPU, branches of one CUDA graph.
 
 At batch 100 no kernel of either fills a large GPU, and E and G need nothing of each other but D between their forward
 and their backward. So the turn is three programs instead of one, E's forward and backward on a stream of their own: on
 an H200 an eighth of cifar10's step. Each is traced whole; the arithmetic is that of `ali_fast.objective.ali`.
+
+Adam moves memory and computes next to nothing. D, the largest player, moves while E and G run back, when nobody reads
+its weights any more. What that gains awaits a GPU.
 """
 
 from __future__ import annotations
@@ -24,11 +27,12 @@ if TYPE_CHECKING:
 
 
 class Branches:
-    """Called as `Step.turn`: the generator's and the discriminator's gradients; metrics and running statistics move."""
+    """Called as `Step.move`: a turn, and what it moves: players, metrics and running statistics."""
 
     def __init__(self, step: Step, compile: bool, overlap_weight_gradients: bool):
         self.step = step
-        self.side = torch.cuda.Stream(step.device) if step.device.type == "cuda" else None
+        on_cuda = step.device.type == "cuda"
+        self.side, self.third = (torch.cuda.Stream(step.device) if on_cuda else None for _ in range(2))
 
         def program(function: Callable[..., tuple], in_line: int = 0) -> Callable[..., tuple]:
             aside = weight_gradients.options(in_line) if overlap_weight_gradients else {}
@@ -40,37 +44,43 @@ class Branches:
         self.theta_e, self.theta_g = list(working.encoder.parameters()), list(working.decoder.parameters())
         assert [*map(id, self.theta_e), *map(id, self.theta_g)] == [*map(id, working.generator_parameters())]
 
-    def __call__(
-        self, batch: Tensor, z: Tensor, seeds: Tensor, rows: None = None, y: None = None
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    def __call__(self, batch: Tensor, z: Tensor, seeds: Tensor, rows: None, y: None) -> None:
         assert rows is y is None, "ALI itself"
-        with self.on_side():
+        adam = self.step.adam
+        with self.beside(self.side):
             x, z_joint, *of_encoder = self.encode(batch, z, seeds)
+            factors = adam.factors()
         x_tilde, *of_decoder = self.decode(z, seeds)
-        self.join()
+        self.join(self.side)
         made = [made.detach().requires_grad_() for made in (x_tilde, z_joint)]
         grad_x, grad_z, *grads_d = self.judge(x, *made, seeds, of_encoder, of_decoder)
-        with self.on_side():
+        weight_gradients.let_wait(self.third)
+        with self.beside(self.third):
+            adam.update(len(self.theta_e) + len(self.theta_g), grads_d, *factors, None)
+        with self.beside(self.side):
             grads_e = torch.autograd.grad([z_joint], self.theta_e, [grad_z])
             weight_gradients.join()
+            adam.update(0, list(grads_e), *factors, None)
         grads_g = torch.autograd.grad([x_tilde], self.theta_g, [grad_x])
-        self.join()
-        # Every tensor that crosses streams lives up to here: neither stream's memory is reused under the other.
-        return [*grads_e, *grads_g], grads_d
+        weight_gradients.join()
+        adam.update(len(self.theta_e), list(grads_g), *factors, None)
+        self.join(self.side, self.third)
+        # Every tensor that crosses streams lives up to here: no stream's memory is reused under another.
 
     @contextlib.contextmanager
-    def on_side(self) -> Iterator[None]:
-        """On the side stream, behind what the current one has been given."""
-        if self.side is None:
+    def beside(self, stream: torch.cuda.Stream | None) -> Iterator[None]:
+        """On that stream, behind what the current one has been given."""
+        if stream is None:
             yield
             return
-        self.side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.side):
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
             yield
 
-    def join(self) -> None:
-        if self.side is not None:
-            torch.cuda.current_stream().wait_stream(self.side)
+    def join(self, *streams: torch.cuda.Stream | None) -> None:
+        for stream in streams:
+            if stream is not None:
+                torch.cuda.current_stream().wait_stream(stream)
 
     def _encode(self, batch: Tensor, z: Tensor, seeds: Tensor) -> tuple:
         statistics: Statistics = []

@@ -44,7 +44,7 @@ def compiled(
     """
     teach_inductor()
     torch._dynamo.config.trace_autograd_ops = True
-    torch._dynamo.config.recompile_limit = 64  # of one source line: every Step in a process is a compilation of its own
+    torch._dynamo.config.recompile_limit = 256  # of one source line: a Step compiles its own, Adam once for each player
     if options is None:
         options = GPU_OPTIONS if device.type == "cuda" else {}
     return torch.compile(function, fullgraph=True, dynamic=False, options=dict(options))

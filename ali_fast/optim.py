@@ -66,40 +66,43 @@ class Adam:
         unscale = None if self.scale is None else self.scale.reciprocal()
         if self.scale is not None:
             self._check(gradients)
-        self.update(gradients, *self.factors(), unscale)
+        self.update(0, gradients, *self.factors(), unscale)
 
     def _factors(self) -> tuple[Tensor, Tensor]:
         """Of this step: lr / (1 - beta1^t) and 1 / sqrt(1 - beta2^t). A program of its own: within the update's,
-        Inductor would take the powers for every element anew."""
+        Inductor would take the powers for every element anew. Not the place to count: having seen the powers torch 2.13
+        traces it again, and forgets what it does to its inputs."""
         t = self.count + 1
         beta1, beta2 = self.betas
         dtype = self.masters[0].dtype
         return (self.learning_rate / (1 - beta1**t)).to(dtype), (1 - beta2**t).rsqrt().to(dtype)
 
-    def _update(self, gradients: list[Tensor], size: Tensor, root: Tensor, unscale: Tensor | None) -> None:
+    def _update(self, first: int, gradients: list[Tensor], size: Tensor, root: Tensor, unscale: Tensor | None) -> None:
+        """Move the weights from number `first` on, one by each gradient; with the first of all, count the step."""
         beta1, beta2 = self.betas
+        part = slice(first, first + len(gradients))
+        masters, old_m, old_v, copies = self.masters[part], self.m[part], self.v[part], self.copies[part]
         with torch.no_grad():
-            gradients = [g.to(master.dtype) for g, master in zip(gradients, self.masters, strict=True)]
+            gradients = [g.to(master.dtype) for g, master in zip(gradients, masters, strict=True)]
             if unscale is not None:
                 gradients = [g * unscale for g in gradients]
-            m = list(torch._foreach_lerp(self.m, gradients, 1 - beta1))
-            v = list(torch._foreach_lerp(self.v, torch._foreach_mul(gradients, gradients), 1 - beta2))
+            m = list(torch._foreach_lerp(old_m, gradients, 1 - beta1))
+            v = list(torch._foreach_lerp(old_v, torch._foreach_mul(gradients, gradients), 1 - beta2))
             divisors = torch._foreach_add(torch._foreach_mul(torch._foreach_sqrt(v), root), EPS)
             moves = list(torch._foreach_mul(torch._foreach_div(m, divisors), size))
-            new = list(torch._foreach_sub(self.masters, moves))
+            new = list(torch._foreach_sub(masters, moves))
             if unscale is not None:
                 skip = self.overflow > 0
                 m, v, new = (
                     [torch.where(skip, a, b) for a, b in zip(old, moved, strict=True)]
-                    for old, moved in ((self.m, m), (self.v, v), (self.masters, new))
+                    for old, moved in ((old_m, m), (old_v, v), (masters, new))
                 )
-                self.count += 1 - self.overflow
-            else:
-                self.count += 1
-            torch._foreach_copy_(self.m, m)
-            torch._foreach_copy_(self.v, v)
-            torch._foreach_copy_(self.masters, new)
-            low = [(copy, p) for copy, p in zip(self.copies, new, strict=True) if copy is not None]
+            if first == 0:
+                self.count += 1 if unscale is None else 1 - self.overflow
+            torch._foreach_copy_(old_m, m)
+            torch._foreach_copy_(old_v, v)
+            torch._foreach_copy_(masters, new)
+            low = [(copy, p) for copy, p in zip(copies, new, strict=True) if copy is not None]
             if len(low) > 0:
                 torch._foreach_copy_([copy for copy, _ in low], [p for _, p in low])
 

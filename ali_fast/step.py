@@ -95,13 +95,14 @@ class Step:
         self.world = world
         self.ema, self.shown = ema, model if ema is None else model.twin()
         self.options = turn_options(model, self.device) if options is None else options
-        self.turn: Callable[..., tuple[list[Tensor], list[Tensor]]]
+        self.move: Callable[..., None] = self._move
+        self.turn: Callable[..., tuple[list[Tensor], list[Tensor]]] = self._turn
         if overlap_encoder:
             assert model.objective == "ali" and self.adam.scale is None and world.size == 1
-            self.turn = Branches(self, compile, overlap_weight_gradients)
-        else:
+            self.move = Branches(self, compile, overlap_weight_gradients)
+        elif compile:
             aside = weight_gradients.options() if overlap_weight_gradients else {}
-            self.turn = compiled(self._turn, self.device, {**self.options, **aside}) if compile else self._turn
+            self.turn = compiled(self._turn, self.device, {**self.options, **aside})
         self.run: Callable[..., None] = Graphed(self._run) if cuda_graph else self._run
 
     def __call__(self, *batch: Tensor) -> None:
@@ -123,11 +124,15 @@ class Step:
         weight_gradients.forget()
         rows = self.sample_labelled(len(batch))
         z, seeds = self.noise(len(batch) + (0 if rows is None else len(rows)))
+        self.move(batch, z, seeds, rows, y)
+        assert weight_gradients.all_joined()
+        self.update_ema()
+
+    def _move(self, batch: Tensor, z: Tensor, seeds: Tensor, rows: Tensor | None, y: Tensor | None) -> None:
+        """A turn in one line, and all players after it."""
         gradients = self.turn(batch, z, seeds, rows, y)
         weight_gradients.join()
-        assert weight_gradients.all_joined()
         self.adam.step(*gradients)
-        self.update_ema()
 
     @torch.no_grad()
     def update_ema(self) -> None:

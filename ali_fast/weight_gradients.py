@@ -49,6 +49,16 @@ def join() -> None:
         _busy.remove(current)
 
 
+def let_wait(stream: torch.cuda.Stream | None) -> None:
+    """`stream`, too, waits for what runs beside the current one: None only where nothing can."""
+    if not _busy:
+        return
+    current = torch.cuda.current_stream()
+    if current in _busy:
+        assert stream is not None
+        stream.wait_stream(_beside[current])
+
+
 def all_joined() -> bool:
     return not _busy
 

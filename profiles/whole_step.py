@@ -62,7 +62,7 @@ def lower(step: Step, batch_size: int, options: Mapping[str, Any]) -> list[str]:
         return [
             _code(options, step._turn, images, *step.noise(batch_size)),
             _code(GPU_OPTIONS, adam._factors),
-            _code(GPU_OPTIONS, adam._update, gradients, factor, factor, None),
+            _code(GPU_OPTIONS, adam._update, 0, gradients, factor, factor, None),
         ]
 
 

@@ -153,7 +153,7 @@ torch._C._set_only_lift_cpu_tensors(True)
 with lowering():
     _to_fake(step)
     try:
-        capture.compiled(step.turn._decode, GPU)(*step.noise(preset.batch_size))
+        capture.compiled(step.move._decode, GPU)(*step.noise(preset.batch_size))
     except Lowered as lowered:
         print(by_kind(lowered.code))
 """
