@@ -132,8 +132,6 @@ def data_missing(resolved: config.TrainConfig, *, verify: bool = False) -> bool:
     preset."""
     preset = presets.resolve(resolved.dataset, resolved.preset)
     splits = [preset.train_split, preset.valid_split]
-    if resolved.labels is not None:
-        splits.append(preset.test_split)
     absent = missing(resolved.dataset, resolved.data_dir, splits, verify=verify)
     if resolved.dataset == "folder":
         from ali_fast.data import schema
@@ -211,8 +209,8 @@ class Doctor:
         write_json(self.json, report)
 
 
-def at_least(least: int, **values: int) -> None:
-    """Raises InputError for the flag of a value below `least`."""
+def at_least(least: int, **values: int | None) -> None:
+    """Raises InputError for the flag of a value below `least`; None is a flag that was not given."""
     for name, value in values.items():
-        if value < least:
+        if value is not None and value < least:
             raise InputError(f"--{name} {value}: must be at least {least}")

@@ -27,11 +27,10 @@ FREE_ON_RESUME = frozenset(
         "checkpoint_ticks",
         "keep",
         "data",
-        "cuda_graphs",
     }
 )
-"""Fields that may differ when a run is resumed: its length, its cadence, where things are, and how the same numbers
-come about."""
+"""Fields that may differ when a run is resumed: its length, its cadence, where things are, and where its batches come
+from. Not whether there are CUDA graphs: without, it is another program, which draws other noise on a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)

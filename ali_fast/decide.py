@@ -47,10 +47,13 @@ def cpu_has_bf16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
+TF32 = "; convolutions in TF32, as torch has them, other products not"
+
+
 def dtype(amp: bool, where: torch.device) -> tuple[torch.dtype, str]:
     """What the networks compute in, and why. bf16 needs no loss scaling; fp16 is for GPUs without it."""
     if not amp:
-        return torch.float32, "--amp is off"
+        return torch.float32, "--amp is off" + (TF32 if where.type == "cuda" else "")
     if where.type == "cpu":
         return torch.bfloat16, "--amp" if cpu_has_bf16() else f"--amp; {SLOW_BF16}"
     if torch.cuda.is_bf16_supported(including_emulation=False):

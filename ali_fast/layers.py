@@ -20,6 +20,7 @@ from ali_fast.arch import Layout, Table, layout
 from ali_fast.kernels import Kernels
 from csrc_triton.batch_norm import batch_norm
 from csrc_triton.bias_act import bias_act
+from csrc_triton.launch import widened
 from csrc_triton.maxout import maxout
 
 BATCH_NORM_EPS = 1e-4
@@ -144,9 +145,10 @@ class Normalized(Activation):
         self.register_buffer("running_var", torch.ones(self.maps))
 
     def normalize(self, h: Tensor) -> Tensor:
-        """By the running statistics, before the nonlinearity."""
-        mean, var = self.running_mean.to(h.dtype), self.running_var.to(h.dtype)
-        return F.batch_norm(h, mean, var, self.weight.to(h.dtype), self.bias.to(h.dtype), False, 0.0, BATCH_NORM_EPS)
+        """By the running statistics, before the nonlinearity: in float32 at least, as in training."""
+        statistics = self.running_mean, self.running_var
+        y = F.batch_norm(widened(h), *statistics, self.weight, self.bias, False, 0.0, BATCH_NORM_EPS)
+        return y.to(h.dtype)
 
     def forward(self, h: Tensor, seeds: Tensor | None, statistics: Statistics | None) -> Tensor:
         if not self.training:

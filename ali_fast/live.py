@@ -33,12 +33,13 @@ def describe_tick(line: Mapping[str, Any]) -> str:
         "loss_g": "L_g {:.3f}",
         "score_data": data + " {:.2f}",
         "score_sample": sample + " {:.2f}",
+        "loss_labels": "L_labels {:.3f}",
         "loss": "loss {:.3f}",
         "reconstruction": "-log p(x|z) {:.2f}",
         "kl": "KL {:.2f}",
         "sigma": "sigma {:.3f}",
         "reconstruction_error": "rec {:.4f}",
-        "test_error": "test error {:.1%}",
+        "held_out_error": "held-out error {:.1%}",
         "data_wait_share": "data wait {:.0%}",
     }
     said = [form.format(line[name]) for name, form in forms.items() if name in line]

@@ -1,8 +1,9 @@
 """What a run says about itself, once per tick: a JSON line, TensorBoard's scalars, and the live line.
 
 A tick is a span of training of a fixed number of images; its values are means over it, added up on the
-device. Every tick stands once in `metrics.jsonl`, also when the run was stopped and resumed: a resumed run
-first drops the lines after its checkpoint.
+device. A run that ends between two ticks ends with a shorter one; lengthened, it goes on from there. Every tick
+stands once in `metrics.jsonl`, also when the run was stopped and resumed: a resumed run first drops the lines after
+its checkpoint.
 """
 
 from __future__ import annotations

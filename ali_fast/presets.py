@@ -36,6 +36,13 @@ class Preset:
     """The paper's table prints 10^-3, which is one minus this: Blocks' older convention."""
     from_paper: bool = False
 
+    @property
+    def choosing(self) -> tuple[str, slice]:
+        """The images that settings are chosen on: of which split, which."""
+        if self.held_out:
+            return self.labelled_split, slice(-self.held_out, None)
+        return self.valid_split, slice(HELD_OUT)
+
 
 PRESETS: tuple[Preset, ...] = (
     Preset(

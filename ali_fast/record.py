@@ -185,7 +185,7 @@ class Recorder(Follower):
         if players.encoder:
             line["reconstruction_error"] = self.inference.reconstruction_error(self.valid, self.valid_y)
         if self.followed is not None:
-            line["test_error"] = self.inference.classification_error(*self.followed)
+            line["held_out_error"] = self.inference.classification_error(*self.followed)
         if players.judged:
             line["winner"] = winner(means["score_data"], means["score_sample"])
         if self.step.device.type == "cuda":

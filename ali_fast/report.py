@@ -28,11 +28,12 @@ TICKS = 4  # about so many on an axis
 PLACE = {"step", "epoch", "seconds"}  # what every tick has
 
 CHARTS: tuple[tuple[str, dict[str, str]], ...] = (
-    ("Losses", {"loss_d": "L_d", "loss_g": "L_g"}),
+    ("Losses", {"loss_d": "L_d", "loss_g": "L_g", "loss_labels": "of the labels"}),
+    ("Loss", {"loss": "loss", "reconstruction": "-log p(x|z)", "kl": "KL"}),
     ("Scores of D", {"score_data": "data", "score_sample": "samples"}),  # named by score_names
     ("Sigma of q(z|x)", {"sigma": "mean sigma"}),
     ("Reconstruction error", {"reconstruction_error": "validation"}),
-    ("Classification error", {"test_error": "test"}),
+    ("Classification error", {"held_out_error": "held out"}),
     ("Speed", {"images_per_second": "images/s"}),
 )
 FIGURES: tuple[tuple[str, str, str], ...] = (
@@ -110,7 +111,7 @@ def facts(ticks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         return []
     last = ticks[-1]
     shown = [("step", f"{last['step']:,}"), ("epoch", f"{last['epoch']:.1f}"), ("trained for", clock(last["seconds"]))]
-    names = {"sigma": "mean sigma", "reconstruction_error": "reconstruction error", "test_error": "test error"}
+    names = {"sigma": "mean sigma", "reconstruction_error": "reconstruction error", "held_out_error": "held-out error"}
     shown += [(label, number(last[key])) for key, label in names.items() if last.get(key) is not None]
     return shown
 

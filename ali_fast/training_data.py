@@ -57,7 +57,7 @@ def open_data(config: TrainConfig, preset: Preset, where: torch.device, world: W
     valid = first_samples(beton_path(config.data_dir, config.dataset, preset.valid_split), FIXED_IMAGES)
     labelled = followed = condition = None
     if config.labels is not None:
-        labelled, followed = known_labels(config, preset, where), followed_images(config, preset)
+        labelled, followed = known_labels(config, preset, where), held_out_images(config, preset)
     if PLAYERS[config.objective].conditional:
         condition = Condition.of(loader.manifest, loader.beton.path)
     return TrainingData(loader, valid, labelled, followed, condition)
@@ -94,8 +94,10 @@ def known_labels(config: TrainConfig, preset: Preset, where: torch.device) -> La
     return labelled_subset(loader, config.labels, loader.manifest.count - preset.held_out, config.seed, where)
 
 
-def followed_images(config: TrainConfig, preset: Preset) -> Labelled:
-    """Those that a semi-supervised run's error is followed on."""
-    test = BetonLoader(beton_path(config.data_dir, config.dataset, preset.test_split), batch_size=1).read_all()
-    assert test.labels is not None
-    return Labelled(test.images, test.labels)
+def held_out_images(config: TrainConfig, preset: Preset) -> Labelled:
+    """Those that a semi-supervised run's error is followed on: not the test images, which are for `evaluate`."""
+    split, rows = preset.choosing
+    loader = BetonLoader(beton_path(config.data_dir, config.dataset, split), batch_size=1)
+    images, labels, _ = loader.read(*rows.indices(loader.manifest.count)[:2])
+    assert labels is not None
+    return Labelled(images, labels)

@@ -12,6 +12,15 @@ from tyro.conf import Positional, arg
 from ali_fast import commands
 from ali_fast.errors import InputError
 
+FLAGS = {
+    "labels": ("svm",),
+    "draws": ("svm",),
+    "jobs": ("svm",),
+    "samples": ("frechet", "condition"),
+    "inception_weights": ("frechet",),
+}
+"""Which tasks take it: elsewhere it would be passed over in silence."""
+
 
 @dataclass(frozen=True)
 class Evaluate:
@@ -24,12 +33,12 @@ class Evaluate:
     of the same nets on its labels alone. condition: how often a classifier of real images finds in a conditional run's
     samples what was asked for. frechet: Frechet distance, precision and recall of samples. reconstruction:
     error in pixels and in features."""
-    labels: int = 1000
-    """svm: how many, equally many of each class."""
-    draws: int = 100
-    """svm: draws of labels to average over."""
-    samples: int = 10_000
-    """frechet: images of each set, at most as many as there are test images. condition: samples."""
+    labels: int | None = None
+    """svm: how many, equally many of each class; by default 1,000."""
+    draws: int | None = None
+    """svm: draws of labels to average over; by default 100."""
+    samples: int | None = None
+    """frechet: images of each set, at most as many as there are test images. condition: samples. By default 10,000."""
     inception_weights: Path | None = None
     """frechet: torch-fidelity's Inception weights, for FID and KID as well."""
     seed: int = 0
@@ -44,11 +53,13 @@ class Evaluate:
     """Also write the result to this file."""
 
     def run(self) -> None:
-        commands.at_least(1, labels=self.labels, draws=self.draws, jobs=1 if self.jobs is None else self.jobs)
+        for name, tasks_with_it in FLAGS.items():
+            if getattr(self, name) is not None and self.task not in tasks_with_it:
+                raise InputError(f"--{name.replace('_', '-')} is for --task {' and '.join(tasks_with_it)}")
+        commands.at_least(1, labels=self.labels, draws=self.draws, jobs=self.jobs)
         commands.at_least(10, samples=self.samples)
         commands.at_least(0, seed=self.seed)
-        if self.inception_weights is not None and self.task != "frechet":
-            raise InputError("--inception-weights is for --task frechet")
+        labels, draws, samples = self.labels or 1000, self.draws or 100, self.samples or 10_000
 
         from joblib import cpu_count
         from rich.console import Console
@@ -65,8 +76,8 @@ class Evaluate:
         if self.task == "svm":
             result = tasks.run_svm(
                 subject,
-                labels=self.labels,
-                draws=self.draws,
+                labels=labels,
+                draws=draws,
                 seed=self.seed,
                 jobs=self.jobs or cpu_count(),
                 console=console,
@@ -74,17 +85,17 @@ class Evaluate:
         elif self.task == "classes":
             result = tasks.run_classes(subject, console=console)
         elif self.task == "condition":
-            result = condition.run_condition(subject, samples=self.samples, seed=self.seed, console=console)
+            result = condition.run_condition(subject, samples=samples, seed=self.seed, console=console)
         elif self.task == "frechet":
             result = tasks.run_frechet(
                 subject,
-                samples=self.samples,
+                samples=samples,
                 seed=self.seed,
                 inception_weights=self.inception_weights,
                 console=console,
             )
         else:
-            result = tasks.run_reconstruction(subject, console=console)
+            result = tasks.run_reconstruction(subject, seed=self.seed, console=console)
         spent = {"step": subject.step, "seconds": time.perf_counter() - started}
         result = replace(result, numbers=spent | result.numbers)
         print(result.to_text())

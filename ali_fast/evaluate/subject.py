@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ali_fast import presets
 from ali_fast.api import check_same_data, load
 from ali_fast.config import TrainConfig
-from ali_fast.data.loader import BetonLoader, first_samples
+from ali_fast.data.loader import BetonLoader
 from ali_fast.data.schema import Manifest, NotPreparedError, beton_path, read_manifest
 from ali_fast.errors import InputError
 from ali_fast.inference import Inference
@@ -54,16 +54,20 @@ class Subject:
     def manifest(self, split: str) -> Manifest:
         return read_manifest(beton_path(self.config.data_dir, self.config.dataset, split))
 
-    def read(self, split: str, most: int | None = None) -> Split:
-        """All of a split, or its first images. Raises InputError for a split that is missing or damaged."""
-        path = beton_path(self.config.data_dir, self.config.dataset, split)
-        batch = BetonLoader(path, batch_size=1).read_all() if most is None else first_samples(path, most)
+    def read(self, split: str) -> Split:
+        """All of a split. Raises InputError for one that is missing or damaged."""
+        batch = BetonLoader(beton_path(self.config.data_dir, self.config.dataset, split), batch_size=1).read_all()
         count = len(batch.images)
         return Split(
             batch.images.numpy(),
             np.empty(0, np.int64) if batch.labels is None else batch.labels.numpy(),
             np.empty((count, 0), np.uint8) if batch.attributes is None else batch.attributes.numpy(),
         )
+
+    def some(self, split: str, count: int, seed: int) -> npt.NDArray[np.uint8]:
+        """At most `count` images of a split, drawn by seed: in file order their classes may stand together."""
+        path = beton_path(self.config.data_dir, self.config.dataset, split)
+        return BetonLoader(path, batch_size=1, seed=seed).some_images(count).numpy()
 
     def test(self, task: str) -> Split:
         """The test split. Raises InputError for a data set that has none, or whose settings are chosen on it."""
@@ -91,9 +95,9 @@ class Subject:
     def pool_and_held_out(self) -> tuple[Split, Split]:
         """Training images to draw labels from, and those that settings are chosen on."""
         whole = self.read(self.preset.labelled_split)
-        pool = len(whole) - self.preset.held_out
-        held_out = whole[pool:] if self.preset.held_out else self.read(self.preset.valid_split, presets.HELD_OUT)
-        return whole[:pool], held_out
+        split, rows = self.preset.choosing
+        held_out = (whole if split == self.preset.labelled_split else self.read(split))[rows]
+        return whole[: len(whole) - self.preset.held_out], held_out
 
 
 def open_subject(

@@ -57,18 +57,21 @@ def run_svm(subject: Subject, *, labels: int, draws: int, seed: int, jobs: int, 
             title=name,
             console=console,
         )
-        mean, std = float(np.mean(scores.test_errors)), float(np.std(scores.test_errors, ddof=1 if draws > 1 else 0))
+        mean = float(np.mean(scores.test_errors))
+        std = float(np.std(scores.test_errors, ddof=1)) if draws > 1 else None
         numbers.append({"features": name, "dimensions": learned.shape[1], "mean": mean, "std": std, **scores._asdict()})
         table.append(
             (name, f"{learned.shape[1]}", f"{scores.c:.2g}", percent(scores.held_out_error), plus_minus(mean, std))
         )
         console.print(f"{name}: test error {plus_minus(mean, std)} %", soft_wrap=True)
+    told = subject.config.labels
+    known = "" if told is None else f"; the run's encoder has learned from {told:,} labels of its own"
     shared = {"labels": labels, "draws": draws, "seed": seed, "held_out": len(held_out), "test": len(test)}
     return Result(
         task="svm",
         about=f"L2-SVM on {dataset}, run at step {subject.step:,}: {labels:,} labels ({labels // len(classes)} a "
         f"class), mean +- std of {draws} draws; C chosen on {len(held_out):,} held-out training images; error in % of "
-        f"{len(test):,} test images",
+        f"{len(test):,} test images{known}",
         columns=("features", "dimensions", "C", "held-out error", "test error"),
         rows=table,
         paper=[(name, "", "", "", value) for name, value in paper.SVHN_1000],
@@ -87,7 +90,7 @@ def run_classes(subject: Subject, *, console: Console) -> Result:
     assert config.learning_rate is not None
     test, (_, held_out) = subject.test("classes"), subject.pool_and_held_out()
     errors = [subject.inference.classification_error(split.images, split.labels) for split in (held_out, test)]
-    alone = labels_alone.train(
+    best, last = labels_alone.train(
         subject.inference.model,
         known_labels(config, subject.preset, subject.inference.device),
         held_out,
@@ -99,17 +102,16 @@ def run_classes(subject: Subject, *, console: Console) -> Result:
     )
     table: list[tuple[str, ...]] = [
         (f"K + 1 classes, step {subject.step:,}", *map(percent, errors)),
-        (
-            f"the same E and D, labels alone, step {alone.step:,}",
-            percent(alone.held_out_error),
-            percent(alone.test_error),
+        *(
+            (f"the same E and D, labels alone, {which} step {alone.step:,}", *map(percent, alone[1:]))
+            for which, alone in (("last", last), ("best", best))
         ),
     ]
     return Result(
         task="classes",
         about=f"{config.dataset}, {config.labels:,} labels, seed {config.seed}: classification error in % of "
-        f"{len(held_out):,} held-out and {len(test):,} test images by D(x, mu(x)); labels alone: best of "
-        f"{labels_alone.LOOKS} looks at the held-out images in {labels_alone.STEPS:,} updates",
+        f"{len(held_out):,} held-out and {len(test):,} test images by D(x, mu(x)); the best step: of "
+        f"{labels_alone.LOOKS} looks at the held-out images, which the K + 1 classes' was not chosen by",
         columns=("trained", "held-out error", "test error"),
         rows=table,
         paper=[(name, "", value) for name, value in [*paper.SVHN_CLASSES, *paper.CIFAR10_CLASSES]],
@@ -117,7 +119,8 @@ def run_classes(subject: Subject, *, console: Console) -> Result:
             "labels": config.labels,
             "held_out_error": errors[0],
             "test_error": errors[1],
-            "labels_alone": alone._asdict(),
+            "labels_alone": best._asdict(),
+            "labels_alone_last": last._asdict(),
         },
     )
 
@@ -134,7 +137,7 @@ def run_frechet(
     dataset = subject.config.dataset
     test = subject.test("frechet")
     count = min(samples, len(test))
-    train = subject.read(subject.preset.train_split, count).images
+    train = subject.some(subject.preset.train_split, count, seed)
     y = subject.y(test[:count])
     sets = {"samples": subject.inference.sample(count, seed, y).numpy(), f"training images ({len(train):,})": train}
     if subject.inference.model.players.encoder:
@@ -175,7 +178,7 @@ def run_frechet(
     )
 
 
-def run_reconstruction(subject: Subject, *, console: Console) -> Result:
+def run_reconstruction(subject: Subject, *, seed: int, console: Console) -> Result:
     """How near G(mu(x)) is to x of the test split, in pixels and in a classifier's features.
 
     Raises InputError: no test split, nothing to train a classifier on.
@@ -186,10 +189,11 @@ def run_reconstruction(subject: Subject, *, console: Console) -> Result:
     judge = classifier.of_data_set(subject, test, console)
     real = judge.features(test.images)
     rolled = np.roll(np.arange(len(test)), len(test) // 2)  # for each image another one
-    sets = {
-        "reconstructions": subject.inference.reconstruct(test.images, subject.y(test)).numpy(),
-        "another test image": test.images[rolled],
-    }
+    y = subject.y(test)
+    sets = {"reconstructions": subject.inference.reconstruct(test.images, y).numpy()}
+    if y is not None:  # what telling y alone does: these have not seen the image
+        sets["samples of its y"] = subject.inference.sample(len(test), seed, y).numpy()
+    sets["another test image"] = test.images[rolled]
     table: list[tuple[str, ...]] = []
     numbers: list[dict[str, Any]] = []
     for name, images in sets.items():
@@ -221,5 +225,6 @@ def needs_encoder(subject: Subject, task: str) -> None:
         raise InputError(f"--task {task}: a GAN has no encoder; evaluate it by --task frechet")
 
 
-def plus_minus(mean: float, std: float) -> str:
-    return f"{percent(mean)} +- {percent(std)}"
+def plus_minus(mean: float, std: float | None) -> str:
+    """A single measurement has no spread."""
+    return percent(mean) if std is None else f"{percent(mean)} +- {percent(std)}"

@@ -72,11 +72,11 @@ def summary(runs: Sequence[dict[str, Any]], of: str = "modes") -> dict[str, Any]
     for name in MEASURES:
         found = [modes[name] for modes in trained if modes[name] is not None]
         if found:
-            std = statistics.stdev(found) if len(found) > 1 else 0.0
+            std = statistics.stdev(found) if len(found) > 1 else None  # one run has no spread
             values[name] = {
                 "mean": statistics.fmean(found),
                 "std": std,
-                "stderr": std / math.sqrt(len(found)),
+                "stderr": None if std is None else std / math.sqrt(len(found)),
                 "min": min(found),
                 "max": max(found),
                 "over": len(found),
@@ -105,11 +105,11 @@ def coverage_table(methods: dict[str, dict[str, Any]]) -> str:
                 f"{of_all['trained']} of {of_all['runs']}",
                 _spread(of_all.get("covered")),
                 PAPER[method],
-                _error(few.get("near"), ".1f"),
+                _error(few, "near", ".1f"),
                 later["near"],
-                _error(few.get("high_quality"), ".1f", 100, " %"),
+                _error(few, "high_quality", ".1f", 100, " %"),
                 later["high_quality"],
-                _error(few.get("reverse_kl_near"), ".2f"),
+                _error(few, "reverse_kl_near", ".2f"),
                 later["reverse_kl"],
             ]
         )
@@ -168,11 +168,19 @@ def runs_table(method: str, runs: Sequence[dict[str, Any]]) -> str:
 def _spread(values: dict[str, Any] | None) -> str:
     if values is None:
         return "none trained"
+    if values["std"] is None:
+        return f"{values['mean']:.1f}"
     return f"{values['mean']:.1f} ± {values['std']:.1f} ({values['min']} to {values['max']})"
 
 
-def _error(values: dict[str, Any] | None, form: str, times: float = 1, unit: str = "") -> str:
-    return "" if values is None else f"{values['mean'] * times:{form}} ± {values['stderr'] * times:{form}}{unit}"
+def _error(of_method: dict[str, Any], name: str, form: str, times: float = 1, unit: str = "") -> str:
+    """A measure's mean and standard error, and over how many runs where it has no finite value in some."""
+    values = of_method.get(name)
+    if values is None:
+        return ""
+    error = "" if values["stderr"] is None else f" ± {values['stderr'] * times:{form}}"
+    over = f" (of {values['over']})" if values["over"] < of_method["trained"] else ""
+    return f"{values['mean'] * times:{form}}{error}{unit}{over}"
 
 
 def _markdown(rows: list[list[str]]) -> str:

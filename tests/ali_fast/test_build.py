@@ -25,7 +25,7 @@ from ali_fast.optim import Adam
 from ali_fast.parallel import ALONE
 from ali_fast.step import Step
 from ali_fast.train import total_steps
-from ali_fast.training_data import followed_images, known_labels, open_data, open_loader
+from ali_fast.training_data import held_out_images, known_labels, open_data, open_loader
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("restored")
@@ -128,13 +128,14 @@ def test_a_resumed_adam_has_its_scale(make_small):
     assert (float(other.scale), int(other.growth), int(other.skipped)) == (8.0, 7, 2)
 
 
-def test_the_error_that_is_followed_is_the_share_of_test_images_got_wrong(data, tmp_path):
+def test_the_error_that_is_followed_is_the_share_of_held_out_images_got_wrong(data, tmp_path):
     flags = ["--data-dir", data, "--run-dir", tmp_path, "--steps", 2, "--batch-size", 16, "--labels", 40]
     arguments = ["train", "--dataset", "digits", "--no-compile", "--device", "cpu", "--objective", "semi-supervised"]
     assert cli.main([*arguments, *map(str, flags)]) == 0
-    test = first_samples(beton_path(data, "digits", "test"), 300)
-    wrong = ali_fast.load(tmp_path).classify(test.images) != test.labels
-    assert metrics.read_metrics(tmp_path / "metrics.jsonl")[-1]["test_error"] == pytest.approx(wrong.double().mean())
+    held_out = first_samples(beton_path(data, "digits", "valid"), 300)
+    wrong = ali_fast.load(tmp_path).classify(held_out.images) != held_out.labels
+    line = metrics.read_metrics(tmp_path / "metrics.jsonl")[-1]
+    assert line["held_out_error"] == pytest.approx(wrong.double().mean())
 
 
 @pytest.mark.parametrize("won", [200.0, -200.0])
@@ -160,7 +161,8 @@ def test_svhns_held_out_images_are_no_labelled_ones(data):
     assert np.array_equal(pool.images, train.images[:297])
     assert np.array_equal(held_out.images, train.images[297:])
     assert np.array_equal(held_out.labels, train.labels[297:])
-    labelled, test = known_labels(config, preset, CPU), followed_images(config, preset)
+    labelled, followed = known_labels(config, preset, CPU), held_out_images(config, preset)
     known = {image.tobytes() for image in train.images[:297].numpy()}
     assert all(image.tobytes() in known for image in labelled.images.numpy())
-    assert len(test.labels) == 300
+    assert np.array_equal(followed.images, held_out.images)
+    assert np.array_equal(followed.labels, held_out.labels)

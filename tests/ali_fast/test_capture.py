@@ -22,8 +22,11 @@ def images(model, count=8, seed=0):
     return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8).cuda()
 
 
-def make_step(make_small, kind, dtype=torch.bfloat16, **options):
-    model = make_small(kind, torch.float32, "triton").cuda()
+KERNELS = ("triton", "inductor")  # `auto` is the second there, whose noise is drawn within the compiled programs
+
+
+def make_step(make_small, kind, dtype=torch.bfloat16, kernels="triton", **options):
+    model = make_small(kind, torch.float32, kernels).cuda()
     return Step(model, learning_rate=1e-3, dtype=dtype, **options)
 
 
@@ -44,9 +47,10 @@ def run(step, steps=STEPS, first=0):
         step(images(step.model, seed=i))
 
 
+@pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_captured_run_is_the_run_bit_for_bit(make_small, kind, dtype):
-    steps = [make_step(make_small, kind, dtype, cuda_graph=graph) for graph in (False, True)]
+def test_a_captured_run_is_the_run_bit_for_bit(make_small, kind, dtype, kernels):
+    steps = [make_step(make_small, kind, dtype, kernels, cuda_graph=graph) for graph in (False, True)]
     for step in steps:
         torch.manual_seed(1)
         run(step)
@@ -122,16 +126,21 @@ def test_a_changed_learning_rate_reaches_the_replays(make_small):
     assert equal(*steps)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"kernels": "inductor"}, {"kernels": "inductor", "overlap_encoder": True, "overlap_weight_gradients": True}],
+    ids=["triton", "inductor", "as train"],
+)
 @pytest.mark.parametrize("resumed_after", [2, 6])
-def test_a_run_resumed_under_graphs_goes_on_bit_for_bit(make_small, kind, resumed_after, tmp_path):
+def test_a_run_resumed_under_graphs_goes_on_bit_for_bit(make_small, kind, resumed_after, options, tmp_path):
     """Saved while warming up or while replaying; loaded into a step that has already captured, too."""
-    straight = make_step(make_small, kind, cuda_graph=True)
+    straight = make_step(make_small, kind, cuda_graph=True, **options)
     torch.manual_seed(1)
     run(straight, resumed_after)
     torch.save(straight.state_dict(), tmp_path / "state.pt")
     run(straight, STEPS, resumed_after)
-    fresh = make_step(make_small, kind, cuda_graph=True)
-    used = make_step(make_small, kind, cuda_graph=True)
+    fresh = make_step(make_small, kind, cuda_graph=True, **options)
+    used = make_step(make_small, kind, cuda_graph=True, **options)
     run(used)
     for step in (fresh, used):
         step.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
@@ -172,9 +181,10 @@ def test_replays_never_wait_for_the_device(make_small, kind):
             torch.cuda.set_sync_debug_mode("default")
 
 
-def test_every_replay_draws_fresh_noise(make_small, kind):
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_every_replay_draws_fresh_noise(make_small, kind, kernels):
     """With nothing learned and one batch, the losses differ by the noise alone; reseeded, they come again."""
-    step = make_step(make_small, kind, cuda_graph=True)
+    step = make_step(make_small, kind, kernels=kernels, cuda_graph=True)
     batch = images(step.model)
     for _ in range(5):
         step(batch)

@@ -41,6 +41,8 @@ def test_amp_on_a_cpu_says_what_it_costs(monkeypatch, fast):
     assert dtype == torch.bfloat16
     assert (decide.SLOW_BF16 in why) == (not fast)
     assert decide.dtype(False, CPU) == (torch.float32, "--amp is off")
+    assert decide.dtype(False, torch.device("cuda"))[1].startswith("--amp is off; convolutions in TF32")
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (True, False)
 
 
 def test_bf16_instructions_are_the_processors_own():

@@ -75,6 +75,8 @@ def test_an_objective_says_what_it_has():
     assert "(mean D(x) 0.999, mean D(x_tilde) 0.001)" in lines(gan | WON)
     vae = base | {"loss": -100.5, "reconstruction": -123.0, "kl": 22.5, "sigma": 0.4, "reconstruction_error": 0.0312}
     assert "loss -100.500  -log p(x|z) -123.00  KL 22.50  sigma 0.400  rec 0.0312  data wait" in lines(vae)
+    classes = gan | {"loss_labels": 2.125, "held_out_error": 0.125}
+    assert "D(x_tilde) 0.39  L_labels 2.125  held-out error 12.5%  data wait" in lines(classes)
 
 
 def test_on_a_terminal():

@@ -7,9 +7,7 @@ import pytest
 import torch
 
 import ali_fast
-import data_prep
 from ali_fast import checkpoint, cli, metrics
-from ali_fast.commands import prepare_if_missing
 from ali_fast.config import TrainConfig
 from ali_fast.errors import InputError
 from ali_fast.objective import METRICS
@@ -83,7 +81,7 @@ def test_a_run_writes_what_its_objective_has_and_resumes_bit_for_bit(train, tmp_
     assert all(np.isfinite(line[name]) for name in METRICS[objective])
     assert ("winner" in line, "loss_d" in line) == (players.judged is not None,) * 2
     assert ("reconstruction_error" in line) == players.encoder
-    assert ("test_error" in line) == players.classes
+    assert ("held_out_error" in line) == players.classes
     figures = {path.stem for path in (straight / "figures").glob("*.png")}
     expected = {"samples", "reconstructions", "interpolations"} if players.encoder else {"samples"}
     assert figures == expected | ({"traverse"} if players.conditional else set())
@@ -177,19 +175,7 @@ def test_a_low_precision_copy_of_a_frozen_decoder_comes_back(make_small):
 
 
 def test_configuration_and_default_folder_name_the_objective(train):
-    from ali_fast.config import TrainConfig
 
     assert json.loads((train.gan / "config.json").read_text())["objective"] == "gan"
     assert str(TrainConfig(dataset="digits", objective="vae").resolved().run_dir) == "runs/digits-vae"
     assert str(TrainConfig(dataset="digits").resolved().run_dir) == "runs/digits"
-
-
-def test_the_images_that_the_error_is_followed_on_are_prepared_with_the_rest(tmp_path):
-    data_prep.prepare("digits", data_dir=tmp_path)
-    test = tmp_path / "digits" / "test.beton"
-    test.unlink()
-    prepare_if_missing(TrainConfig(dataset="digits", data_dir=tmp_path).resolved())
-    assert not test.exists()
-    followed = TrainConfig(dataset="digits", data_dir=tmp_path, objective="semi-supervised", labels=100)
-    prepare_if_missing(followed.resolved())
-    assert test.exists()

@@ -10,6 +10,7 @@ import pytest
 
 from ali_fast import figures, report
 from ali_fast.config import TrainConfig
+from ali_fast.objective import METRICS
 from ali_fast.run_directory import RunDirectory
 
 
@@ -165,3 +166,14 @@ def test_ticks_that_are_damaged_are_left_out(run):
     with run.metrics.open("ab") as file:
         file.write(b'{"step": 200, "lo\xff\n{"step": 210, "loss_d": 1.0}\n' + json.dumps(tick(220)).encode() + b"\n")
     assert "step 220" in Page(report.write(run).read_text()).text
+
+
+@pytest.mark.parametrize("objective", METRICS)
+def test_every_objectives_losses_have_a_curve(objective):
+    """Each by its name in METRICS, as the ticks have it."""
+    ticks = [tick(step) | {"loss_d": None, "loss_g": None} | dict.fromkeys(METRICS[objective], 0.5) for step in (1, 2)]
+    shown = {label for chart in report.charts(ticks) if chart.title.startswith("Loss") for label, *_ in chart.curves}
+    names = {"loss_d": "L_d", "loss_g": "L_g", "loss_labels": "of the labels", "loss": "loss"}
+    names |= {"reconstruction": "-log p(x|z)", "kl": "KL"}
+    assert shown == {names[name] for name in METRICS[objective] if name in names}
+    assert shown

@@ -188,10 +188,12 @@ def test_operands_are_given_to_nobody_before_the_product_is_through():
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("branches", [False, True])
-def test_captured_it_is_uncaptured_bit_for_bit_and_near_the_step_in_line(make_small, kind, dtype, branches):
+@pytest.mark.parametrize("kernels", ["triton", "inductor"])
+def test_captured_it_is_uncaptured_bit_for_bit_and_near_the_step_in_line(make_small, kind, dtype, branches, kernels):
+    """Near where the noise is the same: with Inductor's kernels other programs draw other noise."""
     steps = []
     for more in ({}, {"overlap_weight_gradients": True}, {"overlap_weight_gradients": True, "cuda_graph": True}):
-        model = make_small(kind, torch.float32, "triton").cuda()
+        model = make_small(kind, torch.float32, kernels).cuda()
         step = Step(model, learning_rate=1e-3, dtype=dtype, overlap_encoder=branches, **more)
         steps.append(step)
         torch.manual_seed(1)
@@ -203,4 +205,5 @@ def test_captured_it_is_uncaptured_bit_for_bit_and_near_the_step_in_line(make_sm
     line, plain, captured = (torch.cat([p.detach().flatten() for p in step.model.parameters()]) for step in steps)
     assert torch.equal(plain, captured)
     assert steps[1].read_metrics() == steps[2].read_metrics()
-    assert float((line - plain).norm() / line.norm()) < (1e-4 if dtype == torch.float32 else 3e-2)
+    if kernels == "triton":
+        assert float((line - plain).norm() / line.norm()) < (1e-4 if dtype == torch.float32 else 3e-2)

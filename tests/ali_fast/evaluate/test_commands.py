@@ -17,6 +17,7 @@ from ali_fast.config import TrainConfig
 from ali_fast.data.balanced import balanced_draws
 from ali_fast.data.labelled import labelled_subset
 from ali_fast.data.loader import BetonLoader
+from ali_fast.data.order import Order
 from ali_fast.data.schema import beton_path, read_manifest
 from ali_fast.evaluate import classifier, distances, features, inception, labels_alone, subject, svm
 from ali_fast.model import ALI
@@ -126,6 +127,12 @@ def test_classes_beside_labels_alone(tmp_path, data, capsys, monkeypatch):
     assert logits.shape == (300, 10)
     assert numbers["test_error"] == pytest.approx((logits.argmax(1) != test.labels).double().mean().item())
     assert 0 < numbers["labels_alone"]["test_error"] <= 1
+    assert numbers["labels_alone_last"]["step"] == 6
+    assert evaluate(run, "--task", "svm", "--labels", 20, "--draws", 1, "--jobs", 1) == 0
+    printed = capsys.readouterr().out
+    assert "the run's encoder has learned from 40 labels of its own" in printed
+    ours = next(line for line in printed.splitlines() if line.startswith("the run's encoder"))
+    assert "+-" not in ours  # of one draw
 
 
 @pytest.fixture
@@ -155,6 +162,10 @@ def test_a_conditional_run_is_told_the_labels_of_test_images(conditional, data):
     ali = ali_fast.load(conditional)
     assert found == pytest.approx(ali.reconstruction_error(test.images, test.labels))
     assert found != pytest.approx(ali.reconstruction_error(test.images, (test.labels + 1) % 10))
+    told = json.loads((conditional / "evaluation" / "reconstruction.json").read_text())["numbers"]["sets"][1]
+    made = ali.sample(300, 0, test.labels).double() / 255
+    assert told["set"] == "samples of its y"
+    assert told["pixels"] == pytest.approx(float((made - test.images.double() / 255).square().mean()))
     assert evaluate(conditional, "--task", "frechet", "--samples", 50) == 0
     sets = json.loads((conditional / "evaluation" / "frechet.json").read_text())["numbers"]["sets"]
     assert [s["set"] for s in sets] == ["samples", "training images (50)", "reconstructions"]
@@ -200,6 +211,8 @@ ALL = ("train", "valid", "test")
         (ALL, "ab", "condition", [], "this is a run of ali; evaluate one of conditional"),
         (ALL, "ab", "svm", ["--draws", 0], "--draws 0: must be at least 1"),
         (ALL, "ab", "svm", ["--inception-weights", "w.pth"], "--inception-weights is for --task frechet"),
+        (ALL, "ab", "classes", ["--labels", 4000], "--labels is for --task svm"),
+        (ALL, "ab", "reconstruction", ["--samples", 50], "--samples is for --task frechet and condition"),
     ],
 )
 def test_what_cannot_be_evaluated_is_one_line_and_exit_code_2(
@@ -337,7 +350,9 @@ def test_distances_are_of_the_sets_they_name(run, data, monkeypatch):
     monkeypatch.setattr(distances, "precision_recall", precision_recall)
     assert evaluate(run, "--task", "frechet", "--samples", 50, "--seed", 3) == 0
     ali, test, train = ali_fast.load(run), split_of(data, "test"), split_of(data, "train")
-    made = [ali.sample(50, 3), train.images[:50], ali.reconstruct(test.images[:50])]
+    drawn = Order(len(train.images), 1, 3).epoch(0)[:50]  # by seed: in the file, classes may stand together
+    assert not np.array_equal(drawn, np.arange(50))
+    made = [ali.sample(50, 3), train.images[drawn], ali.reconstruct(test.images[:50])]
     for (real, found), images in zip(seen, made, strict=True):
         np.testing.assert_array_equal(real, as_features(None, test.images[:50].numpy()))
         np.testing.assert_array_equal(found, as_features(None, images.numpy()))
@@ -366,7 +381,7 @@ def test_labels_alone_are_the_labels_of_the_run(tmp_path, data, monkeypatch):
 
     def train(like, *sets, **_):
         seen.extend(sets)
-        return labels_alone.Alone(0, 1.0, 1.0)
+        return (labels_alone.Alone(0, 1.0, 1.0),) * 2
 
     monkeypatch.setattr(labels_alone, "train", train)
     run = make_run(tmp_path / "semi", data, classes=10, objective="semi-supervised", labels=40, seed=6)

@@ -82,6 +82,20 @@ def test_a_summary_and_the_tables_cells():
     assert cells[4::2] == ["23.0 ± 1.5", "70.0 ± 11.5 %", "0.30 ± 0.12"]
 
 
+def test_a_mean_says_over_how_many_runs_and_one_run_has_no_error():
+    """A run without a good sample has no reverse KL of them: no reason to look perfect."""
+    found = [of_modes(25, 0.9, 0.1), of_modes(24, 0.8, 0.2), of_modes(0, 0.0, math.nan)]
+    for trained, cell in ((3, "0.15 ± 0.05 (of 2)"), (2, "0.15 ± 0.05"), (1, "0.10")):
+        runs = results.of_runs(
+            [Setting()] * trained, range(trained), [None] * trained, found[:trained], found[:trained]
+        )
+        of_all = results.summary(runs, "modes_2500")
+        table = results.coverage_table({"ali": {"summary": results.summary(runs), "summary_2500": of_all}})
+        cells = [cell.strip() for cell in table.splitlines()[2].split("|")[1:-1]]
+        assert cells[8] == cell
+    assert cells[2:5:2] == ["25.0", "25.0"]
+
+
 def test_measures_are_of_as_many_samples_as_their_names_say(make_config, console, monkeypatch):
     def covered(model, seeds, count):
         return [Modes(count, count, 0.0, 0.0, 0.0, 0.0) for _ in seeds]
