@@ -3,7 +3,8 @@
     python -m profiles.gpu_suite --out DIR [--data-dir DIR] [--only PART ...] [--minutes 9] [--limits 1] [--quick]
 
 Each part runs in a process of its own with its own time limit; what it has found is in DIR before the next begins: at
-most eight files, of which summary.md tells it all. Without a GPU the parts that need one are skipped and named. Nothing
+most eight files, of which summary.md tells it all. What times nothing, tests and compiling ahead, runs side by side
+first; the rest has the GPU to itself. Without a GPU the parts that need one are skipped and named. Nothing
 need be installed but torch, pytest and what the package imports. Compile caches stay in build/gpu_suite: a second call
 is quicker.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import json
 import os
 import shutil
@@ -19,7 +21,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ LARGE = ("trace.json.gz", "step.png", "ops.png", *(Path(name).name for name in K
 MOST_BYTES = 15 << 20  # of one of these
 START_SECONDS = 130  # of the step part: a row begun by then may still compile, and all are timed, within its limit
 LEAST_SECONDS = 10.0  # with less left no further part is begun
+ENDS = ("svhn", "celeba", "imagenet64")  # first and last row alone
 GPU_TESTS = (  # in this order: quick ones that await a GPU, then what passed on one
     "tests/ali_fast/mixture/test_step.py",
     "tests/ali_fast/test_weight_gradients.py",
@@ -61,6 +64,8 @@ class Part:
     command: Callable[[argparse.Namespace], list[str] | None]
     needs_gpu: bool = False
     missing: str = ""
+    beside: bool = False
+    """It times nothing: run beside the others that do not."""
 
 
 def _module(name: str, *arguments: object) -> list[str]:
@@ -127,22 +132,28 @@ def _trace(args: argparse.Namespace) -> list[str]:
     return _module("profiles.trace", "--dataset", "digits" if args.quick else "cifar10", *written, *quick)
 
 
+def _compile(args: argparse.Namespace) -> list[str]:
+    """With the network that `train` will train."""
+    trained = _prepared(args.data_dir)
+    ends = [*ENDS, *([trained] if trained not in (None, "cifar10", *ENDS) else [])]
+    return _module("profiles.compile_ahead", "--preset", "cifar10", "--ends", *ends)
+
+
 DOCTOR = [sys.executable, "-c", "from ali_fast import doctor; print(doctor.to_text(doctor.examine()))"]
 
-# What measures the step, and what no GPU has run yet, comes first: the time for all together ends before the parts' own
-# limits add up. Those up to `train` are within the nine minutes; a part that ends early leaves its time to the rest.
+# Of what is timed, the step comes first: the time for all together ends before the parts' own limits add up. A part
+# that ends early leaves its time to the rest.
 PARTS = (
     Part("doctor", 30, lambda args: DOCTOR),
+    Part("compile", 170, _compile, needs_gpu=True, beside=True),
+    Part("capture_tests", 170, _tests(*GPU_TESTS), needs_gpu=True, beside=True),
+    Part("op_tests", 170, _tests("tests/csrc_triton/gpu"), needs_gpu=True, beside=True),
     Part("step", 220, _step),
-    Part("loader", 60, _loader, missing="neither a prepared data set nor FFCV to write one"),
     Part("trace", 80, _trace),
+    Part("loader", 60, _loader, missing="neither a prepared data set nor FFCV to write one"),
+    *(Part(f"step_{name}", 120, _ends(name), needs_gpu=True) for name in ENDS),
     Part("train", 150, _train, missing="no prepared data set under --data-dir"),
-    Part("capture_tests", 150, _tests(*GPU_TESTS), needs_gpu=True),
     Part("ops", 150, _ops, needs_gpu=True),
-    Part("op_tests", 180, _tests("tests/csrc_triton/gpu"), needs_gpu=True),
-    Part("step_svhn", 90, _ends("svhn"), needs_gpu=True),
-    Part("step_celeba", 120, _ends("celeba"), needs_gpu=True),
-    Part("step_imagenet64", 120, _ends("imagenet64"), needs_gpu=True),
 )
 
 
@@ -155,7 +166,33 @@ class Outcome:
     output: str
 
 
-def run(part: Part, args: argparse.Namespace, seconds_left: float) -> Outcome:
+@dataclass(frozen=True)
+class Begun:
+    """A part under way: its output goes into a file, which nobody need read for it to go on."""
+
+    part: Part
+    process: subprocess.Popen[bytes]
+    output: Path
+    start: float
+    limit: float
+
+
+def run(parts: Sequence[Part], args: argparse.Namespace, seconds_left: float) -> list[Outcome]:
+    """All side by side, each to its own limit."""
+    begun: list[Begun | Outcome] = []
+    try:
+        begun += (begin(part, args, seconds_left) for part in parts)
+        return [one if isinstance(one, Outcome) else end(one) for one in begun]
+    except BaseException:  # sessions of their own hear no Ctrl-C
+        for one in begun:
+            if isinstance(one, Begun) and one.process.poll() is None:
+                os.killpg(one.process.pid, signal.SIGKILL)
+                one.process.wait()
+        raise
+
+
+def begin(part: Part, args: argparse.Namespace, seconds_left: float) -> Begun | Outcome:
+    """An Outcome is why not."""
     if part.needs_gpu and not torch.cuda.is_available():
         return Outcome(part.name, "skipped: needs a GPU", 0.0, "")
     command = part.command(args)
@@ -165,30 +202,32 @@ def run(part: Part, args: argparse.Namespace, seconds_left: float) -> Outcome:
         return Outcome(
             part.name, f"skipped: no time left; --only {part.name} with another --out runs it alone", 0.0, ""
         )
-    limit = min(part.seconds * args.limits, seconds_left)
     caches = {"TORCHINDUCTOR_CACHE_DIR": str(CACHE / "inductor"), "TRITON_CACHE_DIR": str(CACHE / "triton")}
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**os.environ, **caches, "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(_path())},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        text=True,
-        errors="replace",
-    )
+    output = NUMBERS / f"{part.name}.txt"
+    with open(output, "wb") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **caches, "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(_path())},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return Begun(part, process, output, time.perf_counter(), min(part.seconds * args.limits, seconds_left))
+
+
+def end(begun: Begun) -> Outcome:
+    """Wait for it, or stop it at its limit with all that it started."""
+    process = begun.process
     try:
-        output, _ = process.communicate(timeout=limit)
+        process.wait(timeout=max(0.0, begun.start + begun.limit - time.perf_counter()))
         state = "done" if process.returncode == 0 else f"failed (exit code {process.returncode})"
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        state = f"stopped after {limit:.0f} s"
-    except BaseException:  # a session of its own hears no Ctrl-C
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    return Outcome(part.name, state, time.perf_counter() - start, output)
+        process.wait()
+        state = f"stopped after {begun.limit:.0f} s"
+    seconds = time.perf_counter() - begun.start
+    return Outcome(begun.part.name, state, seconds, begun.output.read_text(errors="replace"))
 
 
 def _path() -> list[str]:
@@ -259,16 +298,16 @@ def main(arguments: list[str] | None = None) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     head, outcomes = report.header(device), []
     report.print_header(head)
-    end = time.perf_counter() + args.minutes * 60
-    for part in PARTS:
-        if args.only and part.name not in args.only:
-            continue
-        outcome = run(part, args, end - time.perf_counter())
-        outcomes.append(outcome)
-        print(f"{outcome.part}: {outcome.state}, {outcome.seconds:.0f} s", flush=True)
-        keep(args.out)
-        write_text(args.out / "results.json", json.dumps(results(head, outcomes), indent=1) + "\n")
-        write_text(args.out / "summary.md", summary(head, outcomes))
+    until = time.perf_counter() + args.minutes * 60
+    asked = [part for part in PARTS if not args.only or part.name in args.only]
+    for beside, group in itertools.groupby(asked, key=lambda part: part.beside):
+        for parts in [list(group)] if beside else ([part] for part in group):
+            for outcome in run(parts, args, until - time.perf_counter()):
+                outcomes.append(outcome)
+                print(f"{outcome.part}: {outcome.state}, {outcome.seconds:.0f} s", flush=True)
+            keep(args.out)
+            write_text(args.out / "results.json", json.dumps(results(head, outcomes), indent=1) + "\n")
+            write_text(args.out / "summary.md", summary(head, outcomes))
     print(f"{args.out / 'summary.md'}")
     if any(outcome.state.startswith(("failed", "stopped")) for outcome in outcomes):
         sys.exit(1)

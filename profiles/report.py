@@ -44,7 +44,7 @@ def print_header(head: Mapping[str, Any]) -> None:
     print(f"$ {head['command']}", flush=True)
 
 
-def in_short(error: Exception) -> str:
+def in_short(error: BaseException) -> str:
     """Its kind and first line, of which torch's may be a list of all options."""
     line = f"{type(error).__name__}: {error}".split("\n")[0]
     return line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]}..."

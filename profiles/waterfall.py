@@ -30,6 +30,7 @@ class Row(NamedTuple):
     make: Callable[[], Callable[[Tensor], None]]
     gflop: Callable[[], float]
     dtype: torch.dtype
+    compiled: bool = False
     resident: bool = False
 
 
@@ -59,7 +60,7 @@ def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> It
         yield whole("as train: weight gradients beside")
     else:
         yield whole("weight gradients beside")
-        yield whole("as train: E beside G", overlap_encoder=True)
+        yield whole("as train: E beside G, each Adam behind its own", overlap_encoder=True)
 
 
 def _usual(preset: Preset, batch_size: int, device: torch.device) -> Iterator[Row]:
@@ -114,7 +115,7 @@ class Ours(NamedTuple):
 
         # fp16 takes two backwards, whatever the route
         counted: Route | None = "two" if route == "two" or dtype == torch.float16 else None
-        return Row(name, make, functools.partial(self.gflop, counted), dtype, resident)
+        return Row(name, make, functools.partial(self.gflop, counted), dtype, compile, resident)
 
 
 def synthetic(preset: Preset, count: int, device: torch.device) -> Tensor:

@@ -80,18 +80,39 @@ def test_numbers_and_words_of_every_part_are_kept(suite, tmp_path):
 def test_interrupted_the_suite_takes_its_part_along(suite, tmp_path, monkeypatch):
     child = tmp_path / "child"
 
-    def interrupted(process, *args, **kw):
-        if str(child) not in process.args[-1]:
-            return communicate(process, *args, **kw)
+    def interrupted(begun):
         while not child.exists() or not child.read_text():
             time.sleep(0.01)
         raise KeyboardInterrupt
 
-    communicate = subprocess.Popen.communicate
-    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    monkeypatch.setattr(gpu_suite, "end", interrupted)
     with pytest.raises(KeyboardInterrupt):
         suite(Part("hangs", 30, python(HANGS.format(path=str(child)))))
     assert_dead(child)
+
+
+MEETS = """
+import pathlib, sys, time
+mine, other = map(pathlib.Path, ({mine!r}, {other!r}))
+mine.touch()
+while not other.exists():
+    time.sleep(0.01)
+print("met")
+"""
+
+
+def test_what_times_nothing_runs_side_by_side_and_what_does_alone(suite, tmp_path):
+    """Each of two waits for the other; what is timed finds neither running."""
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    code, results, summary = suite(
+        Part("one", 20, python(MEETS.format(mine=one, other=two) + "time.sleep(0.3); mine.unlink()"), beside=True),
+        Part("two", 20, python(MEETS.format(mine=two, other=one) + "time.sleep(0.1)"), beside=True),
+        Part("timed", 20, python(f"import os; print('alone', not os.path.exists({one!r}))")),
+    )
+    assert code == 0
+    assert list(results["parts"]) == ["one", "two", "timed"]
+    assert summary.count("    met") == 2
+    assert "    alone True" in summary
 
 
 def test_a_part_that_hangs_is_stopped_with_what_it_started(suite, tmp_path):
@@ -162,9 +183,10 @@ def test_every_command_is_there_and_leaves_few_files(tmp_path):
 
 def test_what_no_gpu_has_run_is_within_the_time_for_all():
     """Nine minutes by default; what comes after has what is left of them."""
-    first = gpu_suite.PARTS[:5]
-    assert [part.name for part in first] == ["doctor", "step", "loader", "trace", "train"]
-    assert sum(part.seconds for part in first) <= 540
+    doctor, *beside, step, trace = gpu_suite.PARTS[:6]
+    assert [part.name for part in beside if part.beside] == ["compile", "capture_tests", "op_tests"]
+    assert [part.name for part in gpu_suite.PARTS if not part.beside][:3] == ["doctor", "step", "trace"]
+    assert doctor.seconds + max(part.seconds for part in beside) + step.seconds + trace.seconds <= 540
 
 
 @pytest.mark.parametrize("limits", [1.0, 2.0])
