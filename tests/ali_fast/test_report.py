@@ -165,3 +165,9 @@ def test_ticks_that_are_damaged_are_left_out(run):
     with run.metrics.open("ab") as file:
         file.write(b'{"step": 200, "lo\xff\n{"step": 210, "loss_d": 1.0}\n' + json.dumps(tick(220)).encode() + b"\n")
     assert "step 220" in Page(report.write(run).read_text()).text
+
+
+def test_the_memory_that_a_run_took_is_its_highest_peak():
+    """A resumed session begins to count anew."""
+    ticks = [tick(10, peak_bytes=2**31), tick(20, peak_bytes=2**30)]
+    assert dict(report.speed(ticks))["peak memory on the device"] == "2.00 GiB"
