@@ -63,12 +63,12 @@ def disk(monkeypatch) -> list[tuple]:
         name = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
         told.append(("fsync", name, os.fstat(descriptor).st_size))
 
-    def replaced(old, new):
-        replace(old, new)
+    def replaced(old, new, **folders):
+        replace(old, new, **folders)
         told.append(("replace", Path(old).name, Path(new).name))
 
-    def unlinked(path):
-        unlink(path)
+    def unlinked(path, **folder):
+        unlink(path, **folder)
         told.append(("unlink", Path(path).name))
 
     for name, call in (("fsync", synced), ("replace", replaced), ("unlink", unlinked)):

@@ -212,7 +212,7 @@ def saving_slowly(arguments: list[str], saved: Path) -> int:
     save = checkpoint.save  # nothing is put back: the process ends with this
 
     def slow(directory: Path, step: int, *more: object, **options: object) -> Path:
-        time.sleep(0.5 if step else 0)
+        time.sleep(0.2 if step else 0)
         path = save(directory, step, *more, **options)  # type: ignore[arg-type]
         if step:
             saved.touch()
