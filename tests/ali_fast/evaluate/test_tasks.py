@@ -5,6 +5,8 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from ali_fast import presets
+from ali_fast.config import TrainConfig
 from ali_fast.evaluate import features, svm, tasks
 from ali_fast.evaluate.subject import Split
 
@@ -15,8 +17,8 @@ def test_the_svms_untrained_encoder_is_by_the_seed_of_the_run_whatever_that_of_t
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
     split = Split(images, np.arange(20) % 2, np.empty((20, 0), np.uint8))
     subject = SimpleNamespace(
-        config=SimpleNamespace(dataset="own", seed=5),
-        preset=SimpleNamespace(labelled_split="train"),
+        config=TrainConfig(dataset="digits", seed=5),
+        preset=presets.resolve("digits"),
         inference=SimpleNamespace(model=model, condition=None),
         step=0,
         manifest=lambda split: SimpleNamespace(classes=("a", "b")),
