@@ -2,6 +2,8 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,3 +47,38 @@ def within() -> Callable[[float], AbstractContextManager[None]]:
             signal.signal(signal.SIGALRM, before)
 
     return limit
+
+
+@pytest.fixture
+def disk(monkeypatch) -> list[tuple]:
+    """What the disk was told, in order: ("fsync", name, its size then), ("replace", old, new), ("unlink", name).
+
+    No test can cut the power; what would be left then follows from this order.
+    """
+    told: list[tuple] = []
+    fsync, replace, unlink = os.fsync, os.replace, os.unlink
+
+    def synced(descriptor):
+        fsync(descriptor)
+        name = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+        told.append(("fsync", name, os.fstat(descriptor).st_size))
+
+    def replaced(old, new, **folders):
+        replace(old, new, **folders)
+        told.append(("replace", Path(old).name, Path(new).name))
+
+    def unlinked(path, **folder):
+        unlink(path, **folder)
+        told.append(("unlink", Path(path).name))
+
+    for name, call in (("fsync", synced), ("replace", replaced), ("unlink", unlinked)):
+        monkeypatch.setattr(os, name, call)
+    return told
+
+
+@pytest.fixture
+def hand_clock(monkeypatch) -> SimpleNamespace:
+    """time.perf_counter's, which stands still but for what is added to its `now`."""
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr("time.perf_counter", lambda: clock.now)
+    return clock

@@ -8,9 +8,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import ali_fast
-from ali_fast import api, checkpoint, cli, config, kernels, presets
+from ali_fast import api, checkpoint, cli, config, figures, kernels, presets
 from ali_fast.config import TrainConfig
 from ali_fast.errors import InputError
 from ali_fast.model import ALI
@@ -171,6 +172,18 @@ def test_commands_on_a_run(run, tmp_path, monkeypatch, capsys):
     ):
         assert cli.main(arguments) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_interpolations_lead_from_the_first_image_to_the_second_and_from_the_third_to_the_fourth(run, tmp_path):
+    ali = ali_fast.load(run)
+    images = ali.sample(5).numpy()
+    for i, image in enumerate(images):
+        figures.write_png(image, tmp_path / f"{i}.png")
+    files, drawn = [str(tmp_path / f"{i}.png") for i in range(5)], tmp_path / "i.png"
+    assert cli.main(["interpolate", str(run), *files, "-o", str(drawn), "--steps", "3", "--seed", "2"]) == 0
+    first, last = images[[0, 2]], images[[1, 3]]
+    expected = figures.interpolations(first, ali.interpolate(first, last, 3, 2).numpy(), last)
+    assert np.array_equal(np.asarray(Image.open(drawn)), expected[..., 0])
 
 
 @pytest.mark.parametrize("command", ["sample", "reconstruct", "interpolate", "traverse"])

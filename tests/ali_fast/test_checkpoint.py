@@ -36,6 +36,16 @@ def test_round_trip_newest_n_and_latest(tmp_path):
     assert latest["step"]["steps"] == 4000
 
 
+def test_it_is_on_the_disk_before_it_has_its_name_and_its_name_before_save_returns(tmp_path, disk):
+    path = checkpoint.save(tmp_path, 7, state(7), keep=1)
+    assert disk == [
+        ("fsync", "step-00000007.part", path.stat().st_size),
+        ("replace", "step-00000007.part", "step-00000007.pt"),
+        ("replace", "latest.pt.part", "latest.pt"),
+        ("fsync", tmp_path.name, tmp_path.stat().st_size),
+    ]
+
+
 def test_order_is_by_number_not_by_name(tmp_path):
     save(tmp_path, 99_999_999, 100_000_000)
     assert [p.name for p in checkpoint.list_checkpoints(tmp_path)] == ["step-100000000.pt", "step-99999999.pt"]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import ali_fast
-from ali_fast import arch, checkpoint, cli, presets
+from ali_fast import arch, checkpoint, cli, figures, presets
 from ali_fast.condition import Condition
 from ali_fast.config import TrainConfig
 from ali_fast.data.loader import first_samples
@@ -77,8 +77,6 @@ def test_what_the_run_draws(digits, tmp_path):
     """Samples have the classes along the columns, the traverse a code in each row: both by hand from the checkpoint."""
     ali = ali_fast.load(digits / "run")
     assert ali.condition == Condition("classes", tuple(map(str, range(10))))
-    from ali_fast import figures
-
     drawn = Image.open(digits / "run" / "figures" / "samples.png")
     expected = figures.grid(ali.sample(100, y=torch.arange(100) % 10).numpy(), 10)[..., 0]
     assert np.array_equal(np.asarray(drawn), expected)
@@ -125,6 +123,16 @@ def test_commands_on_a_run(digits, tmp_path, monkeypatch):
         )
     assert (tmp_path / f"{len(run)}.png").read_bytes() == (tmp_path / f"{len(exported)}.png").read_bytes()
     assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("said", [None, 3])
+def test_validation_images_have_their_own_y_unless_one_is_said(digits, tmp_path, said):
+    ali, valid = ali_fast.load(digits / "run"), first_samples(beton_path(digits / "data", "digits", "valid"), 6)
+    drawn, y = tmp_path / "r.png", valid.labels if said is None else torch.full((6,), said)
+    more = [] if said is None else ["--y", str(said)]
+    assert cli.main(["reconstruct", str(digits / "run"), "--n", "6", "-o", str(drawn), *more]) == 0
+    expected = figures.reconstructions(valid.images.numpy(), ali.reconstruct(valid.images, y).numpy())
+    assert np.array_equal(np.asarray(Image.open(drawn)), expected[..., 0])
 
 
 def test_mistakes_are_one_line_and_exit_code_2(digits, tmp_path, capsys, monkeypatch):

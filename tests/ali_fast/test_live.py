@@ -92,19 +92,26 @@ def test_whatever_happens_the_terminal_is_as_it_was():
     assert out.getvalue().rindex("\x1b[?25h") > out.getvalue().rindex("\x1b[?25l")  # the cursor is shown
 
 
-def test_the_sessions_end_counts_from_its_first_step(monkeypatch):
+def test_the_sessions_end_counts_from_its_first_step(hand_clock):
     """As the loop's does."""
-    now = [0.0]
-    monkeypatch.setattr("time.perf_counter", lambda: now[0])
     out = io.StringIO()
     console = Console(file=out, width=200)
     live = LiveLine(console, total_steps=10**6, steps_per_epoch=10, start_step=0, session_seconds=120.0)
-    now[0] = 70.0  # it compiled
+    hand_clock.now += 70.0  # it compiled
     live.advance(1)
-    now[0] = 80.0
+    hand_clock.now += 10.0
     live.advance(20)
     live.tick(LINE)
     assert "1:50 left" in out.getvalue()
+
+
+def test_of_a_resumed_run_only_this_sessions_steps_are_a_measure_of_what_is_left(hand_clock):
+    out = io.StringIO()
+    live = LiveLine(Console(file=out, width=200), total_steps=1000, steps_per_epoch=10, start_step=700)
+    live.advance(701)
+    hand_clock.now += 10.0
+    live.tick({"step": 711})
+    assert "step 711/1000  4:49 left" in out.getvalue()
 
 
 def test_the_first_step_has_no_speed():

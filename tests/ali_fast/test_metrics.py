@@ -57,6 +57,14 @@ def test_a_damaged_line_in_the_middle_costs_that_line_alone(tmp_path, bad):
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
+def test_a_tick_is_on_the_disk_before_the_training_goes_on(tmp_path, disk):
+    file = MetricsFile(tmp_path / "metrics.jsonl", step=0)
+    for _ in range(2):
+        file.append({"step": 10})  # 13 bytes with its end
+    assert disk == [("fsync", "metrics.jsonl", 13), ("fsync", "metrics.jsonl", 26)]
+    file.close()
+
+
 def test_a_file_with_nothing_to_drop_is_not_written_anew(tmp_path):
     path = tmp_path / "metrics.jsonl"
     write(path, [10, 20])

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,24 @@ def test_processes_move_by_the_mean_of_their_outcomes(make_small, tmp_path, kind
     assert torch.equal(first["generators"]["cpu"], torch.cat(noise))
 
 
+def from_the_first(model, directory: Path) -> None:
+    """In a process: a model of its own, and then the first one's."""
+    with parallel.world("cpu") as world:
+        model = copy.deepcopy(model)
+        with torch.no_grad():
+            for tensor in model.state_dict().values():
+                tensor.add_(world.rank)
+        world.broadcast(model)
+        torch.save(model.state_dict(), directory / f"{world.rank}.pt")
+
+
+def test_all_have_the_first_ones_weights_and_statistics(make_small, tmp_path):
+    model = make_small("norm")
+    assert codes(start(tmp_path / "log", from_the_first, model, tmp_path)) == [0, 0], (tmp_path / "log").read_text()
+    for rank in range(SIZE):
+        assert_equal(torch.load(tmp_path / f"{rank}.pt", weights_only=True), model.state_dict())
+
+
 def compiled_means(directory: Path) -> None:
     """In a process: a traced function's gradients, two data types of them, averaged inside it."""
     with parallel.world("cpu") as world:
@@ -188,10 +207,26 @@ def test_one_writes_for_all(straight):
     assert not torch.equal(of_first, of_second)  # else both had the same noise
 
 
+def saving_slowly(arguments: list[str], saved: Path) -> int:
+    """In a process: a run whose first process takes its time to save what was trained; none may end before it has."""
+    save = checkpoint.save  # nothing is put back: the process ends with this
+
+    def slow(directory: Path, step: int, *more: object, **options: object) -> Path:
+        time.sleep(0.2 if step else 0)
+        path = save(directory, step, *more, **options)  # type: ignore[arg-type]
+        if step:
+            saved.touch()
+        return path
+
+    checkpoint.save = slow  # type: ignore[assignment]
+    code = cli.main(arguments)
+    return code if saved.exists() else 99
+
+
 @pytest.mark.parametrize("asked", [0, 1])
 def test_a_signal_to_one_stops_all_at_one_step_and_the_run_resumes_bit_for_bit(data, straight, tmp_path, asked):
     arguments, log = command(data, tmp_path, "--steps", 48), tmp_path / "log"
-    processes = start(log, cli.main, arguments)
+    processes = start(log, saving_slowly, [*arguments, "--checkpoint-ticks", "1000"], tmp_path / "saved")
     wait_for_ticks(tmp_path, 2, processes[0].is_alive)
     os.kill(processes[asked].pid, signal.SIGTERM)
     assert codes(processes) == [143, 143]

@@ -177,3 +177,9 @@ def test_every_objectives_losses_have_a_curve(objective):
     names |= {"reconstruction": "-log p(x|z)", "kl": "KL"}
     assert shown == {names[name] for name in METRICS[objective] if name in names}
     assert shown
+
+
+def test_the_memory_that_a_run_took_is_its_highest_peak():
+    """A resumed session begins to count anew."""
+    ticks = [tick(10, peak_bytes=2**31), tick(20, peak_bytes=2**30)]
+    assert dict(report.speed(ticks))["peak memory on the device"] == "2.00 GiB"

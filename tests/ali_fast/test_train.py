@@ -20,9 +20,12 @@ import torch
 from forked import assert_equal, context, end_server, wait_for_ticks
 
 from ali_fast import checkpoint, cli, metrics, presets
+from ali_fast.config import TrainConfig
 from ali_fast.data.schema import beton_path, manifest_path, read_manifest
 from ali_fast.errors import InputError
+from ali_fast.live import LiveLine
 from ali_fast.model import ALI
+from ali_fast.train import tick_steps
 
 STEPS = 80
 TIMES = {"seconds", "images_per_second", "step_ms", "data_wait_share"}  # what may differ between equal runs
@@ -226,6 +229,19 @@ def test_minutes_are_not_spent_by_a_first_step_that_compiles(data, tmp_path, mon
     assert f"--minutes are over at step {stopped} of {STEPS}: the same command trains on" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("restored")
+def test_the_live_line_knows_when_the_session_ends(data, tmp_path, monkeypatch):
+    class Noted(LiveLine):
+        def __init__(self, console, *, session_seconds, **more):
+            seen.append(session_seconds)
+            super().__init__(console, session_seconds=session_seconds, **more)
+
+    seen = []
+    monkeypatch.setattr("ali_fast.train.LiveLine", Noted)
+    assert cli.main(command(data, tmp_path, "--minutes", "2", steps=1)) == 0
+    assert seen == [120.0]
+
+
 def in_process(arguments, capsys) -> tuple[int, str]:
     """Exit code and stderr."""
     code = cli.main(arguments)
@@ -311,6 +327,37 @@ def test_the_checkpoint_is_saved_before_figures_are_drawn(data, tmp_path, monkey
     with pytest.raises(RuntimeError, match="no figure"):
         cli.main(command(data, tmp_path, "--checkpoint-ticks", str(ticks), "--figure-ticks", str(ticks), steps=steps))
     assert final(tmp_path)["step"]["steps"] == saved
+
+
+@pytest.mark.usefixtures("restored")
+@pytest.mark.parametrize(
+    ("checkpoints", "figures", "saved", "drawn"),
+    [(1000, 1, [0, 30], [10, 20, 30, 30]), (1, 1000, [0, 10, 20, 30], [30])],
+    ids=["figures", "checkpoints"],
+)
+def test_each_has_its_own_cadence(data, tmp_path, monkeypatch, checkpoints, figures, saved, drawn):
+    """Step 0's checkpoint is a trial, and what the end draws again is one with the run's last tick."""
+    from ali_fast.record import Recorder
+
+    def save(self, state):
+        seen.append(self.step.steps)
+        write(self, state)
+
+    seen, drawings, write = [], [], Recorder._write_checkpoint
+    monkeypatch.setattr(Recorder, "_write_checkpoint", save)
+    monkeypatch.setattr(Recorder, "draw", lambda self: drawings.append(self.step.steps))
+    cadence = ["--checkpoint-ticks", str(checkpoints), "--figure-ticks", str(figures)]
+    assert cli.main(command(data, tmp_path, *cadence, steps=30)) == 0
+    assert (seen, drawings) == (saved, drawn)
+
+
+@pytest.mark.parametrize(
+    ("total", "asked", "expected"),
+    [(1000, None, 20), (10**6, None, 1000), (10, None, 1), (1000, 250, 2), (1000, 10, 1)],
+)
+def test_fifty_ticks_a_run_but_none_of_more_than_100_000_images(tmp_path, total, asked, expected):
+    config = TrainConfig(dataset="digits", run_dir=tmp_path, batch_size=100, tick_images=asked)
+    assert tick_steps(config, total) == expected
 
 
 @pytest.mark.usefixtures("restored")

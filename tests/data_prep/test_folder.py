@@ -1,3 +1,4 @@
+import hashlib
 import os
 import pickle
 
@@ -145,6 +146,17 @@ def test_links_in_circles_are_followed_once(tmp_path):
     splits = folder.open_source(source, tmp_path, **OPTIONS)
     assert sum(split.count for split in splits.values()) == 13
     assert splits["train"].classes == ("a", "b")
+
+
+def test_a_source_is_known_by_the_names_sizes_and_bytes_of_its_images(tmp_path):
+    pairs = [(f"{name}/{n}.png", png((n, 0, 0))) for name in "ab" for n in range(3)]
+    digests = folder.open_source(published.put(tmp_path, dict(pairs)), tmp_path, **OPTIONS)["train"].source_sha256
+    listing = b"".join(b"%s\0%d\n" % (name.encode(), len(data)) for name, data in pairs)
+    contents = b"".join(name.encode() + b"\0" + hashlib.sha256(data).digest() for name, data in pairs)
+    assert digests == {
+        "listing": hashlib.sha256(listing).hexdigest(),
+        "contents": hashlib.sha256(contents).hexdigest(),
+    }
 
 
 def test_names_that_are_not_unicode(tmp_path, capsys):

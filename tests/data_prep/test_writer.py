@@ -333,6 +333,21 @@ def test_killed_at_any_file_operation(path, within):
     assert operation > 16
 
 
+def test_all_is_on_the_disk_before_anything_old_is_touched(path, disk):
+    """Else a loss of power could leave a manifest of a beton that is not whole."""
+    splits = {path: split_of(), path.with_stem("test"): split_of(count=9)}
+    write_splits(splits)
+    disk.clear()
+    write_splits(splits)
+    names = [file.name for split in splits for file in (split, schema.manifest_path(split))]
+    betons, manifests = names[::2], names[1::2]
+    assert disk == [
+        *(("fsync", f"{name}.part", path.with_name(name).stat().st_size) for name in names),
+        *(("unlink", name) for name in manifests),
+        *(("replace", f"{name}.part", name) for name in betons + manifests),
+    ]
+
+
 def test_one_bad_split_leaves_the_others_as_they_were(path):
     """Not a new train beside an old valid, which may hold the same images."""
     test = path.with_stem("test")
@@ -349,6 +364,14 @@ def test_a_full_disk_is_said_before_anything_is_read(path, monkeypatch):
     with pytest.raises(InputError, match=r"cannot write .*train\.beton: No space left.*it takes 0\.0 MB: free some"):
         write(path, split_of(lambda i: 1 / 0))
     assert left(path) == set()
+
+
+def test_room_is_asked_for_all_splits_at_once(path, monkeypatch):
+    size = write(path, split_of()).bytes
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda folder: type("usage", (), {"free": size * 3 // 2}))
+    unread = split_of(lambda i: pytest.fail("a full disk is said first"))
+    with pytest.raises(InputError, match="No space left"):
+        write_splits({path.with_stem(stem): unread for stem in ("train", "valid")}, workers=0)
 
 
 def test_a_disk_that_fills_up_meanwhile(path, within):

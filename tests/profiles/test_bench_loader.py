@@ -40,3 +40,12 @@ def test_what_is_written(tmp_path, monkeypatch, capsys):
         assert row["first_batch_s"] > 0
         assert f"| {row['name']} |" in printed
     assert (tmp_path / "loader.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_rate_is_without_what_the_first_batch_takes(hand_clock):
+    def epoch(number):
+        for seconds in (60.0, 0.5, 0.5):
+            hand_clock.now += seconds
+            yield torch.empty(20, *SHAPE)
+
+    assert bench_loader.images_per_s(epoch, 0, CPU) == 40.0

@@ -107,6 +107,22 @@ def test_half_precision_is_a_row_of_its_own(preset):
     assert names[4] == "AMP (bfloat16)"
 
 
+@pytest.mark.parametrize(
+    ("dtype", "options", "expected"),
+    [
+        (torch.float16, {}, "two"),
+        (torch.float16, {"dtype": torch.float32}, None),
+        (torch.bfloat16, {}, None),
+        (torch.float32, {"route": "two"}, "two"),
+    ],
+)
+def test_a_row_counts_the_route_that_it_takes(preset, dtype, options, expected):
+    """The losses of fp16 are scaled apart: two backwards."""
+    counted = []
+    waterfall.Ours(preset, CPU, dtype, counted.append).row("a row", **options).gflop()
+    assert counted == [expected]
+
+
 def failing():
     raise RuntimeError("no such kernel\nand more")
 

@@ -1,5 +1,6 @@
 import time
 
+import pytest
 import torch
 
 from profiles import clock
@@ -31,3 +32,16 @@ def test_calls_take_turns_in_bursts_of_one_length():
 
 def test_peak_is_a_rate_that_this_machine_can_have():
     assert 1e-3 < clock.peak_tflops(torch.float32, CPU) < 100
+
+
+def test_a_burst_begins_and_ends_with_a_device_that_has_nothing_to_do(monkeypatch):
+    order = []
+    monkeypatch.setattr(clock, "synchronize", lambda device: order.append("wait"))
+    clock.burst_ms(lambda: order.append("call"), 2, CPU)
+    assert order == ["wait", "call", "call", "wait"]
+
+
+def test_the_peak_is_of_the_fastest_burst(monkeypatch):
+    bursts = iter([3.0, 1.0, 2.0, 5.0, 4.0])
+    monkeypatch.setattr(clock, "burst_ms", lambda *_: next(bursts))
+    assert clock.peak_tflops(torch.float32, CPU) == pytest.approx(2 * 1024**3 / 1e-3 / 1e12)

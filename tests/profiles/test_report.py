@@ -2,6 +2,7 @@ import json
 import struct
 
 import torch
+from matplotlib.axes import Axes
 
 from profiles import report
 
@@ -43,3 +44,14 @@ def test_a_chart_is_a_png(tmp_path):
         width, height = struct.unpack(">II", data[16:24])
         assert width > 500
         assert height > 100
+
+
+def test_an_error_bar_is_as_long_as_the_spread(tmp_path, monkeypatch):
+    def barh(axes, *arguments, xerr, **options):
+        drawn.append(xerr)
+        return draw(axes, *arguments, xerr=xerr, **options)
+
+    drawn, draw = [], Axes.barh
+    monkeypatch.setattr(Axes, "barh", barh)
+    report.bar_chart(tmp_path / "chart.png", "title", ["first", "second"], [2.0, 1.0], [0.1, 0.2], "ms")
+    assert drawn == [[0.05, 0.1]]  # to each side

@@ -62,6 +62,19 @@ def test_training_is_by_its_seed_and_leaves_the_generator_alone(monkeypatch):
         torch.testing.assert_close(a, b)
 
 
+def test_its_rate_goes_linearly_to_0(monkeypatch):
+    def step(adam):
+        rates.append(adam.param_groups[0]["lr"])
+        take(adam)
+
+    rates, take = [], torch.optim.Adam.step
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    monkeypatch.setattr(classifier, "LEAST_STEPS", 8)
+    monkeypatch.setattr(classifier, "EPOCHS", 1)
+    classifier.train(classifier.initialized(1, 9, 3), bars(100, 0), QUIET)
+    np.testing.assert_allclose(rates, classifier.LEARNING_RATE * (1 - np.arange(8) / 8))
+
+
 @pytest.mark.parametrize(("size", "channels"), [(8, 1), (28, 1), (32, 3), (64, 3)])
 def test_any_data_sets_images_fit(size, channels):
     network = Network(channels, size, 10).eval()

@@ -15,6 +15,7 @@ from ali_fast import checkpoint
 from ali_fast.errors import InputError, Interrupted
 from ali_fast.mixture import kept, measures, protocol, sampling, training
 from ali_fast.mixture.models import MODELS
+from ali_fast.mixture.setting import Setting
 
 pytestmark = pytest.mark.usefixtures("few_samples")
 
@@ -127,6 +128,16 @@ def test_a_diverged_run_is_reported_and_the_others_count(make_config, console):
     assert "diverged at step" in protocol.write_tables(config.run_dir, results_of(config))
 
 
+def test_a_column_that_diverged_is_reported_and_not_kept(make_config, console):
+    config = make_config()
+    with protocol.opened(config, console, SIZES) as mixture:
+        protocol.train_column(mixture, "vae", Setting(learning_rate=1e30))
+    assert not kept.path(config.run_dir, "vae").exists()
+    found = results_of(config)["columns"]["vae"]
+    assert (found["modes"], found["inference"]) == (None, None)
+    assert found["status"].startswith("diverged at step ")
+
+
 def test_when_every_gan_diverged_the_rest_is_still_done(make_config, console):
     config = make_config(learning_rate=1e30, methods=("gan",), runs=2)
     protocol.run(config, console, SIZES)
@@ -197,3 +208,18 @@ def test_torch_2_11_trains_eagerly_on_a_cpu_and_it_says_so(make_config, console,
     with protocol.opened(dataclasses.replace(make_config(), compile=True), console, SIZES) as mixture:
         assert not mixture.compiles
     assert "training eagerly" in console.file.getvalue()
+
+
+@pytest.fixture
+def precision():
+    """The process' own is put back."""
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.usefixtures("precision")
+@pytest.mark.parametrize(("tf32", "expected"), [(False, "highest"), (True, "high")])
+def test_tf32_is_for_those_who_ask(make_config, console, tf32, expected):
+    with protocol.opened(make_config(tf32=tf32), console, SIZES):
+        assert torch.get_float32_matmul_precision() == expected

@@ -113,3 +113,46 @@ def test_when_all_have_diverged_training_ends(train):
     trained = train(dataclasses.replace(JOB, settings=sick, epochs=50))
     assert None not in trained.first_bad
     assert trained.steps < 500
+
+
+@pytest.fixture
+def a_second_a_step(monkeypatch, hand_clock):
+    def step(self, rows):
+        hand_clock.now += 1.0
+        take(self, rows)
+
+    take = training.Step.__call__
+    monkeypatch.setattr(training.Step, "__call__", step)
+    return hand_clock
+
+
+def test_a_checkpoint_a_period_and_one_at_the_end(train, monkeypatch, a_second_a_step):
+    def save(directory, step, *more, **options):
+        saved.append(step)
+
+    saved = []
+    monkeypatch.setattr(training.checkpoint, "save", save)
+    monkeypatch.setattr(training, "SAVE_SECONDS", 7.5)
+    train()
+    assert saved == [8, 16, 24, 30]
+
+
+def test_seconds_are_of_all_sessions_and_nothing_between_them(train, tmp_path, monkeypatch, a_second_a_step):
+    with monkeypatch.context() as patch:
+        stop_at(patch, 17)
+        with pytest.raises(Interrupted):
+            train()
+    a_second_a_step.now += 1000.0
+    assert train().seconds == 30.0
+    assert [line["seconds"] for line in lines(tmp_path / "run")] == [10.0, 20.0, 30.0]
+
+
+def test_a_steps_time_is_without_the_sampling_of_ticks(train, tmp_path, monkeypatch, a_second_a_step):
+    def slow(*arguments):
+        a_second_a_step.now += 50.0
+        return covered(*arguments)
+
+    covered = sampling.covered
+    monkeypatch.setattr(sampling, "covered", slow)
+    train()
+    assert [line["step_ms"] for line in lines(tmp_path / "run")] == [1000.0] * 3
