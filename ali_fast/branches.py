@@ -32,7 +32,7 @@ class Branches:
     def __init__(self, step: Step, compile: bool, overlap_weight_gradients: bool):
         self.step = step
         on_cuda = step.device.type == "cuda"
-        self.side, self.third = (torch.cuda.Stream(step.device) if on_cuda else None for _ in range(2))
+        self.line_of_e, self.line_of_d = (torch.cuda.Stream(step.device) if on_cuda else None for _ in range(2))
 
         def program(function: Callable[..., tuple], in_line: int = 0) -> Callable[..., tuple]:
             aside = weight_gradients.options(in_line) if overlap_weight_gradients else {}
@@ -47,24 +47,24 @@ class Branches:
     def __call__(self, batch: Tensor, z: Tensor, seeds: Tensor, rows: None, y: None) -> None:
         assert rows is y is None, "ALI itself"
         adam = self.step.adam
-        with self.beside(self.side):
+        with self.beside(self.line_of_e):
             x, z_joint, *of_encoder = self.encode(batch, z, seeds)
             factors = adam.factors()
         x_tilde, *of_decoder = self.decode(z, seeds)
-        self.join(self.side)
+        self.join(self.line_of_e)
         made = [made.detach().requires_grad_() for made in (x_tilde, z_joint)]
         grad_x, grad_z, *grads_d = self.judge(x, *made, seeds, of_encoder, of_decoder)
-        weight_gradients.let_wait(self.third)
-        with self.beside(self.third):
+        weight_gradients.let_wait(self.line_of_d)
+        with self.beside(self.line_of_d):
             adam.update(len(self.theta_e) + len(self.theta_g), grads_d, *factors, None)
-        with self.beside(self.side):
+        with self.beside(self.line_of_e):
             grads_e = torch.autograd.grad([z_joint], self.theta_e, [grad_z])
             weight_gradients.join()
             adam.update(0, list(grads_e), *factors, None)
         grads_g = torch.autograd.grad([x_tilde], self.theta_g, [grad_x])
         weight_gradients.join()
         adam.update(len(self.theta_e), list(grads_g), *factors, None)
-        self.join(self.side, self.third)
+        self.join(self.line_of_e, self.line_of_d)
         # Every tensor that crosses streams lives up to here: no stream's memory is reused under another.
 
     @contextlib.contextmanager

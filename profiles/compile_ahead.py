@@ -2,7 +2,8 @@
 
     python -m profiles.compile_ahead [--preset cifar10 ...] [--ends svhn ...] [--device cpu] [--jobs N]
 
-Tracing and writing kernels keep one core for most of a minute a step; from the caches a step starts in a fifth of that.
+Tracing and writing kernels keep one core for most of a minute a step; on a CPU it starts in a third to a sixth of the
+time from the caches, on a GPU that awaits one.
 Nothing is timed, and a step that fails here costs no more than its own start later. Caches are where
 TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR say.
 """

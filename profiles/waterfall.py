@@ -60,7 +60,8 @@ def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> It
         yield whole("as train: weight gradients beside")
     else:
         yield whole("weight gradients beside")
-        yield whole("as train: E beside G, each Adam behind its own", overlap_encoder=True)
+        # Two things at once: each player's Adam goes with its line.
+        yield whole("as train: E beside G, each Adam on its line", overlap_encoder=True)
 
 
 def _usual(preset: Preset, batch_size: int, device: torch.device) -> Iterator[Row]:

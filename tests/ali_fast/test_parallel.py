@@ -211,14 +211,14 @@ def saving_slowly(arguments: list[str], saved: Path) -> int:
     """In a process: a run whose first process takes its time to save what was trained; none may end before it has."""
     save = checkpoint.save  # nothing is put back: the process ends with this
 
-    def slow(directory: Path, step: int, *more: object, **options: object) -> Path:
+    def slow(directory, step, *more, **options):
         time.sleep(0.2 if step else 0)
-        path = save(directory, step, *more, **options)  # type: ignore[arg-type]
+        path = save(directory, step, *more, **options)
         if step:
             saved.touch()
         return path
 
-    checkpoint.save = slow  # type: ignore[assignment]
+    checkpoint.save = slow
     code = cli.main(arguments)
     return code if saved.exists() else 99
 

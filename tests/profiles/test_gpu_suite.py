@@ -102,12 +102,13 @@ print("met")
 
 
 def test_what_times_nothing_runs_side_by_side_and_what_does_alone(suite, tmp_path):
-    """Each of two waits for the other; what is timed finds neither running."""
-    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    """The first waits for the second to begin, the second for the first to end; what is timed finds both ended."""
+    one, two, ended = (str(tmp_path / name) for name in ("one", "two", "ended"))
+    ends = f"time.sleep(0.3); pathlib.Path({ended!r}).touch()"
     code, results, summary = suite(
-        Part("one", 20, python(MEETS.format(mine=one, other=two) + "time.sleep(0.3); mine.unlink()"), beside=True),
-        Part("two", 20, python(MEETS.format(mine=two, other=one) + "time.sleep(0.1)"), beside=True),
-        Part("timed", 20, python(f"import os; print('alone', not os.path.exists({one!r}))")),
+        Part("one", 20, python(MEETS.format(mine=one, other=two) + ends), beside=True),
+        Part("two", 20, python(MEETS.format(mine=two, other=ended)), beside=True),
+        Part("timed", 20, python(f"import os; print('alone', os.path.exists({ended!r}))")),
     )
     assert code == 0
     assert list(results["parts"]) == ["one", "two", "timed"]
