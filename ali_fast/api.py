@@ -127,7 +127,7 @@ def _read_export(path: Path) -> Saved:
     from safetensors.torch import load_file
 
     try:
-        values = json.loads((path / "config.json").read_text())
+        values = json.loads((path / "config.json").read_text(encoding="utf-8"))
         preset, image_shape = presets.resolve(values["dataset"], values["preset"]), values["image_shape"]
         if not (isinstance(image_shape, list) and [isinstance(n, int) and n > 0 for n in image_shape] == [True] * 3):
             raise ValueError(f"image_shape is {json.dumps(image_shape)}, not height, width and channels")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
 from rich.console import Console
+
+from ali_fast.streams import STDOUT, fall_silent
 
 
 class Steady(Console):
@@ -16,4 +15,4 @@ class Steady(Console):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        fall_silent(STDOUT)

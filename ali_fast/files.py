@@ -39,8 +39,9 @@ def _clear_stale(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """As UTF-8, with a "?" for what is no Unicode: a file's name may be any bytes."""
     with whole(path) as part:
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8", errors="replace")
 
 
 @contextlib.contextmanager
@@ -62,7 +63,7 @@ def output(path: Path) -> Iterator[Path]:
 def write_output(path: Path, text: str) -> None:
     """Raises InputError as `output`."""
     with output(path) as name:
-        name.write_text(text)
+        name.write_text(text, encoding="utf-8", errors="replace")
 
 
 def _stays(path: Path) -> bool:

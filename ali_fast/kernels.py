@@ -30,7 +30,7 @@ OPS = tuple(field.name for field in dataclasses.fields(Kernels))
 @cache
 def committed() -> dict[str, dict[str, str]]:
     """What was measured: {device class: {op: backend}}."""
-    return json.loads(resources.files("ali_fast").joinpath("kernel_choice.json").read_text())["choice"]
+    return json.loads(resources.files("ali_fast").joinpath("kernel_choice.json").read_text(encoding="utf-8"))["choice"]
 
 
 def resolve(spec: str, device_class: str) -> Kernels:

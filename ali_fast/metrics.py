@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,15 @@ def winner(score_data: float, score_sample: float) -> str | None:
 class MetricsFile:
     """`metrics.jsonl`: one line per tick, with at least "step", appended and synced: a kill loses no tick.
 
-    On opening, lines after `step` (the checkpoint's) are dropped, and those that are half-written or damaged.
+    On opening, lines after `step` (the checkpoint's) are dropped, and one that a kill left half-written. Damaged lines
+    are moved to `metrics.jsonl.damaged`; `warn` is told of that, and where there is no file to go on with.
     """
 
-    def __init__(self, path: Path, *, step: int) -> None:
-        _cut_after(path, step)
+    def __init__(self, path: Path, *, step: int, warn: Callable[[str], None]) -> None:
+        if path.exists():
+            _cut_after(path, step, warn)
+        elif step:
+            warn(f"warning: {path} is not there: the run's curves begin anew at step {step}")
         self._file = open(path, "ab")  # noqa: SIM115  closed by `close`
 
     def append(self, line: Mapping[str, Any]) -> None:
@@ -50,14 +54,19 @@ class MetricsFile:
         self._file.close()
 
 
-def _cut_after(path: Path, step: int) -> None:
-    if not path.exists():
-        return
+def _cut_after(path: Path, step: int, warn: Callable[[str], None]) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
-    kept = [raw for raw in lines if (line := _parse(raw)) is not None and line["step"] <= step]
-    if len(kept) < len(lines):
-        with whole(path) as part:
-            part.write_bytes(b"".join(kept))
+    ticks = [_parse(raw) for raw in lines]
+    kept = [raw for raw, tick in zip(lines, ticks, strict=True) if tick is not None and tick["step"] <= step]
+    if len(kept) == len(lines):
+        return
+    if damaged := [raw for raw, tick in zip(lines, ticks, strict=True) if tick is None and not _is_torn(raw)]:
+        aside = path.with_name(f"{path.name}.damaged")
+        with aside.open("ab") as file:
+            file.write(b"".join(damaged))
+        warn(f"warning: {path}: damaged lines ({len(damaged)}) are moved to {aside.name}: the curves lack their ticks")
+    with whole(path) as part:
+        part.write_bytes(b"".join(kept))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -73,6 +82,11 @@ def _parse(raw: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
+
+
+def _is_torn(raw: bytes) -> bool:
+    """Whether it may be the beginning of a tick, as a kill leaves it."""
+    return raw.startswith(b"{") and not raw.endswith(b"\n")
 
 
 class TensorBoard:

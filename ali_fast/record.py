@@ -141,7 +141,7 @@ class Recorder(Follower):
         height, width, channels = data.loader.manifest.shape
         self.inference = Inference(step.shown, (height, width, channels), self.condition)
         self.speed = Speed(batch_size, wait, step.steps)
-        self.metrics = MetricsFile(run.metrics, step=step.steps)
+        self.metrics = MetricsFile(run.metrics, step=step.steps, warn=live.say)
         self.tensorboard = TensorBoard(run.tensorboard, step=step.steps)
         self.last_line = next(reversed(read_metrics(run.metrics)), {})
         self._start = time.perf_counter() - seconds_before

@@ -84,7 +84,7 @@ def render(run: RunDirectory) -> str:
     evaluations = sorted(run.evaluation.glob("*.json"))
     found = {path: _json(path) for path in (*evaluations, run.config, run.environment)}
     config, environment = found[run.config] or {}, found[run.environment] or {}
-    template = resources.files("ali_fast").joinpath("report_template.html").read_text()
+    template = resources.files("ali_fast").joinpath("report_template.html").read_text(encoding="utf-8")
     return (
         Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
         .from_string(template)
@@ -213,7 +213,7 @@ def _data_uri(path: Path, kind: str) -> str:
 def _json(path: Path) -> dict[str, Any] | None:
     """{} where there is no such file, None where it cannot be read."""
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError):

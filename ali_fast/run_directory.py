@@ -83,7 +83,7 @@ class RunDirectory:
     def parsed(self, parse: Callable[[str], T]) -> T:
         """config.json as `parse` takes its text. Raises InputError if it is not there, or damaged."""
         try:
-            return parse(self.config.read_text())
+            return parse(self.config.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             if self._kind() is not None:
                 raise InputError(

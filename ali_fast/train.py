@@ -41,7 +41,7 @@ def train(config: TrainConfig, console: Console) -> dict[str, Any]:
     Of several processes (ali_fast.parallel) the first one speaks and writes.
 
     The data must have been prepared. Raises InputError for what cannot be used, DivergedError when losses or weights
-    are no longer finite, Interrupted after SIGINT or SIGTERM.
+    are no longer finite, Interrupted after a signal to stop.
     """
     config = config.resolved()
     with parallel.world(config.device) as world:

@@ -192,7 +192,8 @@ def _received(pipe: Connection, job: _Job, reading: int) -> tuple[int, Chunk]:
 
 
 def _work(job: _Job, pipe: Connection, reading: np.ndarray, parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
+    for asks_all in (signal.SIGINT, signal.SIGHUP):  # whom the terminal tells: the parent's to answer
+        signal.signal(asks_all, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no worker outlives a killed parent
     if os.getppid() != parent:

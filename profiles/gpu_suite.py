@@ -29,6 +29,7 @@ from typing import Any
 import torch
 
 from ali_fast.files import write_text
+from ali_fast.signals import to_stop
 from profiles import report
 from profiles.arguments import Parser
 
@@ -314,5 +315,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))  # its part ends with it
+    for signum in to_stop():  # its part ends with it
+        signal.signal(signum, lambda signum, _: sys.exit(128 + signum))
     main()

@@ -130,13 +130,19 @@ def run_frechet(
 ) -> Result:
     """Samples, reconstructions and other training images against test images.
 
-    Raises InputError: no test split, nothing to train a classifier on, Inception weights that cannot be used.
+    Raises InputError: no test split, one of too few images, nothing to train a classifier on, Inception weights that
+    cannot be used.
     """
     if inception_weights is not None:
         inception.load_library(inception_weights)  # before the work
     dataset = subject.config.dataset
     test = subject.test("frechet")
     count = min(samples, len(test))
+    if count <= distances.NEIGHBOURS:
+        raise InputError(
+            f"--task frechet: {dataset} has {count} test images, and precision and recall compare each with its "
+            f"{distances.NEIGHBOURS} nearest others; evaluate a run on a data set with more"
+        )
     train = subject.some(subject.preset.train_split, count, seed)
     y = subject.y(test[:count])
     sets = {"samples": subject.inference.sample(count, seed, y).numpy(), f"training images ({len(train):,})": train}
@@ -193,7 +199,8 @@ def run_reconstruction(subject: Subject, *, seed: int, console: Console) -> Resu
     sets = {"reconstructions": subject.inference.reconstruct(test.images, y).numpy()}
     if y is not None:  # what telling y alone does: these have not seen the image
         sets["samples of its y"] = subject.inference.sample(len(test), seed, y).numpy()
-    sets["another test image"] = test.images[rolled]
+    if len(test) > 1:
+        sets["another test image"] = test.images[rolled]
     table: list[tuple[str, ...]] = []
     numbers: list[dict[str, Any]] = []
     for name, images in sets.items():

@@ -80,7 +80,7 @@ class Trained:
 def train(job: Job, points: Tensor, place: Place) -> Trained:
     """Train, or resume, in place.directory; points float32 [N, 2] on the device.
 
-    Raises Interrupted after SIGINT or SIGTERM, with a checkpoint written.
+    Raises Interrupted after a signal to stop, with a checkpoint written.
     """
     checkpoints = place.directory / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ class _Log:
         self.job, self.step, self.place = job, step, place
         self.total, self.steps_per_epoch = total, steps_per_epoch
         self.tick_epochs = max(1, job.epochs // TICKS)
-        self.metrics = MetricsFile(place.directory / "metrics.jsonl", step=step.steps)
+        self.metrics = MetricsFile(place.directory / "metrics.jsonl", step=step.steps, warn=place.console.print)
         self.start = time.perf_counter() - seconds
         self.saved_at, self.saved_step = time.perf_counter(), step.steps if step.steps else None
         # the first step may compile: from its end this session's steps are timed, those of each tick from the last one

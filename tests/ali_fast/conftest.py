@@ -88,7 +88,7 @@ def make_small():
 @pytest.fixture
 def restored():
     """For runs in this process: its signal handlers and generator are put back."""
-    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     state = torch.get_rng_state()
     yield
     torch.set_rng_state(state)

@@ -84,11 +84,14 @@ def test_how_a_command_ends(error, code, message, capsys, monkeypatch):
     assert capsys.readouterr().err == message
 
 
-def test_sigterm_means_to_the_caller_what_it_meant_before(monkeypatch):
-    monkeypatch.setattr(commands.Doctor, "run", lambda self: None)
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_means_to_the_caller_what_it_meant_before(signum, monkeypatch):
+    inside = []
+    monkeypatch.setattr(commands.Doctor, "run", lambda self: inside.append(signal.getsignal(signum)))
+    before = signal.getsignal(signum)
     assert cli.main(["doctor"]) == 0
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signum) is before
+    assert inside != [before]
 
 
 def test_our_own_mistakes_keep_their_traceback(monkeypatch):

@@ -8,7 +8,7 @@ from ali_fast.signals import Signals
 
 
 def test_before_it_is_armed_a_signal_stops_at_once():
-    for signum, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+    for signum, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
         with pytest.raises(Interrupted) as stopped, Signals():
             os.kill(os.getpid(), signum)
         assert stopped.value.exit_code == code
@@ -22,6 +22,17 @@ def test_armed_it_is_noted_and_handlers_come_back():
         os.kill(os.getpid(), signal.SIGTERM)
         assert signals.received == signal.SIGTERM
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_nohup_has_ignored_stays_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)  # not armed: another would end it
+            assert signals.received is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_sigint_ends_the_process():

@@ -122,7 +122,7 @@ def test_what_a_run_leaves(straight):
     assert final(straight)["step"]["steps"] == STEPS
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signal_saves_and_resumes_bit_identically(data, straight, tmp_path, signum, code):
     process = start(command(data, tmp_path, "--checkpoint-ticks", "1000"))
     wait_for_ticks(tmp_path, 2, process.is_alive)

@@ -178,13 +178,16 @@ def test_an_svm_would_find_what_a_conditional_encoder_was_told(conditional, caps
     assert "a conditional encoder is told what the SVM is to find; evaluate it by --task condition" in err
 
 
-def make_set(data, name, splits, classes=()):
+def make_set(data, name, splits, classes=(), tests=120):
     def read(i):
         image = np.random.default_rng(i).integers(0, 256, (8, 8, 1), dtype=np.uint8)
         return Sample(image, i % len(classes) if classes else None)
 
-    made = Split(120, (8, 8, 1), read, tuple(classes), (), {"arrays": "0" * 64})
-    write_splits({beton_path(data, name, split): made for split in splits})
+    def made(count):
+        return Split(count, (8, 8, 1), read, tuple(classes), (), {"arrays": "0" * 64})
+
+    counts = {"test": tests}
+    write_splits({beton_path(data, name, split): made(counts.get(split, 120)) for split in splits})
 
 
 def of_folder(run, data):
@@ -225,6 +228,24 @@ def test_what_cannot_be_evaluated_is_one_line_and_exit_code_2(
     assert message in error
     assert error.count("\n") == 1
     assert not (run / "evaluation").exists()
+
+
+@pytest.mark.parametrize("tests", [1, 2, 3])
+def test_a_handful_of_test_images(run, tmp_path, capsys, tests):
+    make_set(tmp_path / "own", "folder", ALL, "ab", tests)
+    of_folder(run, tmp_path / "own")
+    assert evaluate(run, "--task", "frechet") == 2
+    assert f"has {tests} test images, and precision and recall compare each with its 3" in capsys.readouterr().err
+    assert evaluate(run, "--task", "reconstruction") == 0
+    sets = json.loads((run / "evaluation" / "reconstruction.json").read_text())["numbers"]["sets"]
+    assert [s["set"] for s in sets] == ["reconstructions", "another test image"][:tests]
+    assert all(s["pixels"] > 0 for s in sets)
+
+
+def test_four_test_images_are_enough(run, tmp_path):
+    make_set(tmp_path / "own", "folder", ALL, "ab", 4)
+    of_folder(run, tmp_path / "own")
+    assert evaluate(run, "--task", "frechet") == 0
 
 
 def test_a_directory_that_is_no_run_is_named(tmp_path, run, capsys):
