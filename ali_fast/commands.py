@@ -69,6 +69,7 @@ class Prepare:
 
     def run(self) -> None:
         import data_prep
+        from ali_fast.data.schema import knowing
 
         options: dict[str, Any] = {}
         for name, value in (("preset", self.preset), ("seed", self.seed)):
@@ -79,9 +80,10 @@ class Prepare:
             options = {"size": architecture.image_size, "channels": architecture.image_channels}
         if self.seed is not None:
             options["seed"] = self.seed
-        manifests = data_prep.prepare(
-            self.dataset, source=self.source, data_dir=self.data_dir, force=self.force, check=self.check, **options
-        )
+        with knowing(source=self.source, preset=self.preset):
+            manifests = data_prep.prepare(
+                self.dataset, source=self.source, data_dir=self.data_dir, force=self.force, check=self.check, **options
+            )
         for manifest in manifests:
             print(f"{manifest.dataset} {manifest.split}: {manifest.count:,} images")
         write_json(self.json, [dataclasses.asdict(manifest) for manifest in manifests])
@@ -130,20 +132,21 @@ def prepare_if_missing(resolved: config.TrainConfig) -> None:
 def data_missing(resolved: config.TrainConfig, *, verify: bool = False) -> bool:
     """Whether the data of a training have to be prepared. Raises InputError as `missing`, and for a folder's of another
     preset."""
+    from ali_fast.data import schema
+
     preset = presets.resolve(resolved.dataset, resolved.preset)
     splits = [preset.train_split, preset.valid_split]
-    absent = missing(resolved.dataset, resolved.data_dir, splits, verify=verify)
-    if resolved.dataset == "folder":
-        from ali_fast.data import schema
-
-        path = schema.beton_path(resolved.data_dir, "folder", preset.train_split)
-        shape, size = schema.read_manifest(path).shape, preset.architecture.image_size
-        if shape != (size, size, preset.architecture.image_channels):
-            raise InputError(
-                f"{path} holds images of {'x'.join(map(str, shape))}, preset {preset.name} takes "
-                f"{size}x{size}x{preset.architecture.image_channels}; make it for this preset with: "
-                f"{schema.prepare_command(path, '--force')}"
-            )
+    with schema.knowing(preset=preset.name):
+        absent = missing(resolved.dataset, resolved.data_dir, splits, verify=verify)
+        if resolved.dataset == "folder":
+            path = schema.beton_path(resolved.data_dir, "folder", preset.train_split)
+            shape, size = schema.read_manifest(path).shape, preset.architecture.image_size
+            if shape != (size, size, preset.architecture.image_channels):
+                raise InputError(
+                    f"{path} holds images of {'x'.join(map(str, shape))}, preset {preset.name} takes "
+                    f"{size}x{size}x{preset.architecture.image_channels}; make it for this preset with: "
+                    f"{schema.prepare_command(path, '--force')}"
+                )
     return absent
 
 

@@ -12,7 +12,7 @@ class DivergedError(RuntimeError):
 
 
 class Interrupted(BaseException):
-    """A signal asked the process to stop; what is worth saving is saved. Exit code 128 + its number: 143 for SIGTERM."""
+    """A signal asked the process to stop; what is worth saving is saved. Exit code 128 + it: 143 for SIGTERM."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")

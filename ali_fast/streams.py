@@ -1,4 +1,4 @@
-"""Standard output and error as a command finds them: gone, full, narrow, or without Unicode. The standard library only."""
+"""Standard output and error as a command finds them: full, narrow, without Unicode, or gone. Standard library only."""
 
 from __future__ import annotations
 

@@ -31,6 +31,8 @@ DATASETS: dict[str, tuple[str, ...]] = {
     "mixture": ("train", "valid", "test"),
 }
 """Each data set's splits."""
+UNREADABLE = "unreadable.txt"
+"""In a data set's folder: the images that could not be read, if they were many."""
 DEFAULTS = {"seed": 0}
 """Of sources' options: not to give one is to give this."""
 
@@ -67,7 +69,7 @@ def prepare(
     if not force and not any(map(_is_missing, paths)):
         return _kept(paths, source, options)
     with _lock(data_dir / dataset):
-        for leftover in (data_dir / dataset).glob("*.part"):
+        for leftover in (*(data_dir / dataset).glob("*.part"), data_dir / dataset / UNREADABLE):
             leftover.unlink(missing_ok=True)
         # Again, now that nobody else is at work here: another process may just have made them.
         missing = [path for path in paths if force or _is_missing(path)]

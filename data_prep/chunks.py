@@ -39,6 +39,12 @@ class Chunk(NamedTuple):
 
     arrays: np.ndarray  # uint8 [n, bytes of a sample's arrays]
     metadata: np.ndarray  # structured [n]; offsets are filled in when it is written
+    faults: list[Fault]  # of those that cannot be read, where the split is to be read on
+
+
+class Fault(NamedTuple):
+    name: str
+    what: str
 
 
 def chunks(
@@ -81,14 +87,18 @@ class _Job:
         """`reading`, int64 [1], is kept at the sample it is at."""
         count = min(self.length, self.split.count - start)
         sample_bytes = sum(field.size for field in beton.arrays_of(self.fields))
-        chunk = Chunk(np.empty((count, sample_bytes), np.uint8), np.zeros(count, beton.metadata_type(self.fields)))
+        chunk = Chunk(np.empty((count, sample_bytes), np.uint8), np.zeros(count, beton.metadata_type(self.fields)), [])
         for row in range(count):
             if reading is not None:
                 reading[:] = start + row
             try:
                 sample = self.split.read(start + row)
-            except InputError:
-                raise
+            except InputError as fault:
+                if not self.split.every_fault:
+                    raise
+                name = self.split.name(start + row)
+                chunk.faults.append(Fault(name, str(fault).removeprefix(f"image {name}: ")))
+                continue
             except Exception as error:
                 raise self._wrong(start + row, f"{type(error).__name__}: {error}") from error
             self._store(sample, start + row, chunk.arrays[row], chunk.metadata[row : row + 1])

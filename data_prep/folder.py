@@ -68,6 +68,7 @@ def open_source(
             classes=classes,
             source_sha256=digests,
             name=read.name,
+            every_fault=True,
         )
     return splits
 

@@ -23,7 +23,8 @@ class Split:
     """A source's split: `read(i)` gives sample i of `count`, in any order and process, or raises InputError naming it.
 
     image_shape is (H, W, C), or (2,) for points; every sample has a label if there are classes, attributes if there are
-    attribute_names. source_sha256 names the files it came from. name(i) is what the source calls sample i.
+    attribute_names. source_sha256 names the files it came from. name(i) is what the source calls sample i. Where
+    every_fault, a sample that cannot be read is not the end: all of them are looked for, to be told at once.
     """
 
     count: int
@@ -33,6 +34,7 @@ class Split:
     attribute_names: tuple[str, ...] = ()
     source_sha256: dict[str, str] = field(default_factory=dict)
     name: Callable[[int], str] = str
+    every_fault: bool = False
 
 
 def in_memory(

@@ -21,9 +21,12 @@ import numpy as np
 from ali_fast.data import beton, schema
 from ali_fast.data.schema import Field, Manifest
 from ali_fast.errors import InputError
-from data_prep.chunks import chunks
+from ali_fast.files import write_text
+from data_prep import UNREADABLE
+from data_prep.chunks import Fault, chunks
 from data_prep.split import Split
 
+TOLD = 3  # images that cannot be read, on one line
 SYNC_BYTES = 1 << 26  # handed to the disk at once: no interrupt has to wait for more than these
 
 Progress = Callable[[Manifest, int], object]  # the split being written (`bytes` as it will be), samples written
@@ -40,15 +43,19 @@ def write_splits(
 
     The caller holds the data set's lock. `workers` processes read the samples; 0 reads them here; by default as many as
     there are processors if the first samples were slow. Raises InputError naming the sample that could not be read or
-    is not what its split says, or the file that could not be written; what was there is left as it was then.
+    is not what its split says, or the file that could not be written; what was there is left as it was then. Many that
+    could not be read are listed in DATA_DIR/NAME/UNREADABLE, a name, a tab and what is wrong with it a line.
     """
     drafts = {path: _draft(split, path, options or {}) for path, split in splits.items()}
     try:
         _check_room(drafts)
-        manifests = []
+        manifests: list[Manifest] = []
+        faults: list[Fault] = []
         for path, split in splits.items():
             with _named(path, drafts[path].bytes):
-                manifests.append(_write_parts(split, path, drafts[path], progress, workers))
+                manifests.append(_write_parts(split, path, drafts[path], progress, workers, faults))
+        if faults:
+            raise _unreadable(faults, sum(split.count for split in splits.values()), next(iter(splits)).parent)
         # A beton without a manifest is an unfinished one: the old manifests go first, the new ones come last.
         for replace in (lambda path: schema.manifest_path(path).unlink(missing_ok=True), _place, _place_manifest):
             for path in splits:
@@ -92,8 +99,22 @@ def _check_room(drafts: Mapping[Path, Manifest]) -> None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _write_parts(split: Split, path: Path, draft: Manifest, progress: Progress, workers: int | None) -> Manifest:
-    """The beton and its manifest, whole and on the disk, under names that say that they are not there yet."""
+def _unreadable(faults: list[Fault], count: int, folder: Path) -> InputError:
+    faults = sorted(faults)
+    told = "; ".join(f"{name}: {what}" for name, what in faults[:TOLD])
+    if len(faults) > TOLD:
+        write_text(folder / UNREADABLE, "".join(f"{name}\t{what}\n" for name, what in faults))
+        told += f"; and so on: all of them are listed in {folder / UNREADABLE}"
+    return InputError(f"{len(faults)} of {count} images cannot be read: {told}; mend them, or move them elsewhere")
+
+
+def _write_parts(
+    split: Split, path: Path, draft: Manifest, progress: Progress, workers: int | None, faults: list[Fault]
+) -> Manifest:
+    """The beton and its manifest, whole and on the disk, under names that say that they are not there yet.
+
+    What of it could not be read is added to `faults`.
+    """
     fields, arrays = draft.fields, beton.arrays_of(draft.fields)
     offsets, end = beton.layout(split.count, fields)
     part = _part(path)
@@ -103,6 +124,7 @@ def _write_parts(split: Split, path: Path, draft: Manifest, progress: Progress, 
         done = unsynced = 0
         with closing(chunks(split, fields, f"{draft.dataset}, {draft.split}", workers)) as read:
             for chunk in read:
+                faults += chunk.faults
                 rows = slice(done, done + len(chunk.metadata))
                 metadata[rows] = chunk.metadata
                 _fill_offsets(metadata[rows], arrays, offsets[rows])

@@ -18,7 +18,8 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -124,6 +125,20 @@ def prepare_command(beton: Path, *options: str, seed: int | None = None) -> str:
     if folder.parent != Path("data").absolute():
         words.append(f"--data-dir {shlex.quote(str(folder.parent))}")
     return " ".join(words)
+
+
+@contextmanager
+def knowing(*, source: Path | None = None, preset: str | None = None) -> Iterator[None]:
+    """What is known of TO_BE_GIVEN stands in the command lines of the InputErrors that are raised inside."""
+    try:
+        yield
+    except InputError as error:
+        message = str(error)
+        for word, known in (("--source FOLDER", source), ("--preset PRESET", preset)):
+            if known is not None:
+                message = message.replace(word, f"{word.split()[0]} {shlex.quote(str(known))}")
+        error.args = (message,)
+        raise
 
 
 def _seed(beton: Path) -> int | None:

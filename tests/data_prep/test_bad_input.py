@@ -54,7 +54,7 @@ def test_missing_sources(refused, tmp_path):
         "folder",
         "--preset",
         "digits",
-        parts=("make it with: ali-fast prepare folder --source FOLDER --preset PRESET",),
+        parts=("make it with: ali-fast prepare folder --source FOLDER --preset digits",),
     )
 
 
@@ -122,11 +122,12 @@ def test_a_folder_of_another_preset(refused, tmp_path):
     arguments = ["prepare", "folder", "--source", str(source), "--data-dir", str(data)]
     assert cli.main([*arguments, "--preset", "digits"]) == 0
     assert json.loads(manifest_path(beton_path(data, "folder", "train")).read_text())["shape"] == [8, 8, 1]
-    mend = "ali-fast prepare folder --force --source FOLDER --preset PRESET"
+    mend = "ali-fast prepare folder --force --source FOLDER --preset cifar10"
     refused("train", "--dataset", "folder", "--preset", "cifar10", parts=("8x8x1", "32x32x3", mend))
     refused("prepare", "folder", "--preset", "cifar10", parts=("was prepared with size 8, not 32", mend))
     assert cli.main(["prepare", "folder", "--seed", "0", "--data-dir", str(data)]) == 0  # the default, said
-    refused("prepare", "folder", "--seed", "3", parts=("was prepared with seed 0, not 3", mend))
+    own = f"--force --source {source} --preset PRESET --seed 3"
+    refused("prepare", "folder", "--source", str(source), "--seed", "3", parts=("with seed 0, not 3", own))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 import hashlib
 import os
 import pickle
+import re
 
 import numpy as np
 import published
@@ -11,7 +12,7 @@ from ali_fast.data.loader import BetonLoader
 from ali_fast.data.schema import beton_path
 from ali_fast.errors import InputError
 from ali_fast.pictures import list_pictures, read_pictures
-from data_prep import folder, prepare
+from data_prep import chunks, folder, prepare
 
 OPTIONS = {"size": 16}
 
@@ -193,6 +194,35 @@ def test_wrong_folders_and_options(tmp_path, files, options, message):
     source = published.put(tmp_path / "s", {"sub/readme": b""} | files)
     with pytest.raises(InputError, match=message):
         folder.open_source(source, tmp_path, **OPTIONS | options)
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_all_broken_images_are_told_at_once(tmp_path, slow, monkeypatch):
+    """In one process and in several, over all splits; what lies in other data sets ends with the first."""
+    monkeypatch.setattr(chunks, "WORTH_WORKERS_S", -1.0 if slow else 1e9)
+    source = published.put(tmp_path / "s", {f"a/{n:03}.png": png((n, 0, 0)) for n in range(200)})
+    listed = tmp_path / "data" / "folder" / "unreadable.txt"
+    bad = [f"a/{n:03}.png" for n in (3, 50, 51, 120, 199)]
+    for name in bad[:3]:
+        (source / name).write_bytes(png((7, 0, 0))[:45])
+    (source / bad[3]).write_bytes(b"")
+    (source / bad[4]).write_bytes(b"P6 9 9 255\n")
+    with pytest.raises(InputError) as error:
+        prepare("folder", source=source, data_dir=tmp_path / "data", **OPTIONS)
+    begins = r"5 of 200 images cannot be read: a/003.png: [^;]*; a/050.png: [^;]*; a/051.png: [^;]*; and so on: "
+    assert re.match(begins + "all of them are listed in " + re.escape(str(listed)), str(error.value))
+    assert [line.split("\t")[0] for line in listed.read_text().splitlines()] == bad
+    assert [path.name for path in listed.parent.glob("*.beton*")] == []
+
+    for name in bad[:3]:
+        (source / name).unlink()
+    with pytest.raises(InputError, match=r"2 of 197 images cannot be read: a/120.png: .*; mend them, or move them"):
+        prepare("folder", source=source, data_dir=tmp_path / "data", **OPTIONS)
+    assert not listed.exists()
+    for name in bad[3:]:
+        (source / name).unlink()
+    made = prepare("folder", source=source, data_dir=tmp_path / "data", **OPTIONS)
+    assert sum(manifest.count for manifest in made) == 195
 
 
 def test_a_broken_image_is_named(tmp_path):
