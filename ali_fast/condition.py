@@ -54,7 +54,8 @@ class Condition:
                     raise InputError(f"no {self.one} {name!r}; there are: {', '.join(self.names)}")
                 row[self.names.index(name)] = 1
             if self.kind == "classes" and row.sum() != 1:
-                raise InputError(f"{', '.join(names) or 'nothing'}: an image is of one class")
+                given = ", ".join(names) or "nothing"
+                raise InputError(f"{given}: an image is of one class; there are: {', '.join(self.names)}")
         return y
 
     def parse(self, text: str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from ali_fast import presets
 from ali_fast.errors import InputError
 from ali_fast.players import PLAYERS, Objective
+from ali_fast.seeds import check_seed
 
 FREE_ON_RESUME = frozenset(
     {
@@ -125,8 +126,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"--seed {self.seed}: must be from 0 to 2^63 - 1")
+        check_seed(self.seed)
 
     def resolved(self) -> TrainConfig:
         """With every default that the preset gives filled in. Raises InputError for an unknown preset."""

@@ -17,6 +17,7 @@ Every fault is an InputError naming the image.
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,9 +50,30 @@ UPRIGHT = {
 }
 
 
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name, found in a folder, is taken for an image."""
-    return not name.startswith(HIDDEN) and name.lower().endswith(SUFFIXES)
+def list_images(root: Path) -> Iterator[str]:
+    """Paths from `root` of the image files in it and below, by their suffixes; what is hidden is passed over.
+
+    Each folder is entered once: links may lead in circles. Raises InputError for one that cannot be read.
+    """
+    folders, seen = [""], set()
+    while folders:
+        inside = folders.pop()
+        try:
+            status = os.stat(root / inside)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(root / inside) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    path = f"{inside}/{entry.name}" if inside else entry.name
+                    if entry.name.startswith(HIDDEN):
+                        continue
+                    if entry.is_dir():
+                        folders.append(path)
+                    elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+                        yield path
+        except OSError as error:
+            raise InputError(f"cannot read {root / inside}: {error.strerror}") from None
 
 
 def decode(data: bytes, name: str, *, formats: tuple[str, ...], size: tuple[int, int]) -> Image.Image:

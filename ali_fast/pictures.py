@@ -9,19 +9,19 @@ import numpy as np
 
 from ali_fast.errors import InputError
 from ali_fast.figures import Images
-from ali_fast.images import SUFFIXES, decode_square, is_image_name, read_image_file
+from ali_fast.images import SUFFIXES, decode_square, list_images, read_image_file
 
 
 def list_pictures(paths: Sequence[Path]) -> list[Path]:
-    """Files as given; a directory stands for the images in it, by name. Raises InputError where there are none."""
+    """Files as given; a directory stands for the images in it and below, by their paths. Raises InputError where there
+    are none."""
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if is_image_name(p.name) and p.is_file())
+            inside = sorted(list_images(path))
             if not inside:
-                looked_for = f"files ending in {', '.join(SUFFIXES)} are looked for in it, not in its sub-folders"
-                raise InputError(f"{path} has no images: {looked_for}")
-            files += inside
+                raise InputError(f"{path} has no images: files ending in {', '.join(SUFFIXES)} are looked for")
+            files += [path / name for name in inside]
         elif path.exists():
             files.append(path)
         else:

@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 from ali_fast import presets
 from ali_fast.commands import at_least, write_json
 from ali_fast.errors import InputError
+from ali_fast.seeds import check_seed
 
 if TYPE_CHECKING:
     from ali_fast.data.samples import Samples
@@ -46,6 +47,7 @@ class Sample:
         from ali_fast import figures, load
 
         at_least(1, n=self.n, columns=self.columns)
+        check_seed(self.seed)
         ali = load(self.directory)
         y = asked(ali, self.directory, self.n, self.data_dir) if self.y is None else told(ali, self.y, self.n)
         images = ali.sample(self.n, self.seed, y).numpy()
@@ -117,10 +119,13 @@ class Interpolate:
         from ali_fast import figures, load
 
         at_least(1, n=self.n, steps=self.steps)
+        check_seed(self.seed)
         ali = load(self.directory)
         originals, y = originals_for(ali, self.directory, self.images, 2 * self.n, self.y, self.data_dir)
         if len(originals) < 2:
             raise InputError("interpolation needs at least two images")
+        if len(originals) % 2:
+            print(f"of {len(originals)} images the last one is left out: it has no partner")
         starts, ends = slice(0, len(originals) // 2 * 2, 2), slice(1, None, 2)
         first, last = originals[starts], originals[ends]
         of_ends = None if y is None else (y[starts], y[ends])
@@ -154,7 +159,8 @@ class Traverse:
     def run(self) -> None:
         from ali_fast import load, traverse
 
-        at_least(1, n=1 if self.n is None else self.n)
+        at_least(1, n=self.n)
+        check_seed(self.seed)
         sheet = traverse.sheet(load(self.directory), self.rows, self.columns, codes=self.n, seed=self.seed)
         draw(sheet, self.output or Path("traverse.png"))
 
@@ -217,7 +223,10 @@ def told(ali: Inference, text: str | None, count: int) -> Given | None:
         return None
     if ali.condition is None:
         raise InputError(f"--y {text}: only a conditional run is told anything of its images")
-    return ali.condition.rows([ali.condition.parse(text)] * count)
+    try:
+        return ali.condition.rows([ali.condition.parse(text)] * count)
+    except InputError as error:
+        raise InputError(f"--y {text or '(nothing)'}: {error}") from None
 
 
 def asked(ali: Inference, run: Path, count: int, data_dir: Path | None = None) -> Given | None:

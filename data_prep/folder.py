@@ -1,15 +1,12 @@
 """Anyone's images, as squares of one size: the rule for sizes and modes is that of ali_fast.images.
 
-Images are looked for in the folder and below; hidden files and what has no image's suffix are passed over. If every
-image lies in one of two or more sub-folders, those are the classes, in the order of their names; if none does, there
-are no labels. The images, sorted by path, are shuffled by the seed; the first ones are test, the next ones valid, the
-rest train.
+Images are looked for as ali_fast.images.list_images does. If every image lies in one of two or more sub-folders, those
+are the classes, in the order of their names; if none does, there are no labels. The images, sorted by path, are
+shuffled by the seed; the first ones are test, the next ones valid, the rest train.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +14,7 @@ import numpy as np
 
 from ali_fast.data.schema import prepare_command
 from ali_fast.errors import InputError
-from ali_fast.images import HIDDEN, SUFFIXES, decode_square, is_image_name
+from ali_fast.images import SUFFIXES, decode_square, list_images
 from data_prep.located import Loose, Names
 from data_prep.printable import printable
 from data_prep.split import Sample, Split
@@ -43,7 +40,7 @@ def open_source(
         raise InputError(f"size {size}, channels {channels}: 1 to 1024, and 1 or 3, are accepted")
     if seed < 0:
         raise InputError(f"seed {seed}: 0 or more")
-    paths = sorted(_images(source))
+    paths = sorted(list_images(source))
     if not paths:
         raise InputError(f"{source}: not one image in it; files ending in {', '.join(SUFFIXES)} are looked for")
     classes, labels = _classes(source, paths)
@@ -71,29 +68,6 @@ def open_source(
             every_fault=True,
         )
     return splits
-
-
-def _images(root: Path) -> Iterator[str]:
-    """Paths from `root` of the image files in and below it. Each folder is entered once: links may lead in circles."""
-    folders, seen = [""], set()
-    while folders:
-        inside = folders.pop()
-        try:
-            status = os.stat(root / inside)
-            if (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(root / inside) as entries:
-                for entry in sorted(entries, key=lambda entry: entry.name):
-                    path = f"{inside}/{entry.name}" if inside else entry.name
-                    if entry.name.startswith(HIDDEN):
-                        continue
-                    if entry.is_dir():
-                        folders.append(path)
-                    elif is_image_name(entry.name) and entry.is_file():
-                        yield path
-        except OSError as error:
-            raise InputError(f"cannot read {root / inside}: {error.strerror}") from None
 
 
 def _classes(source: Path, paths: list[str]) -> tuple[tuple[str, ...], np.ndarray | None]:

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 PAPERS = ("cifar10", "svhn", "celeba", "imagenet64")
 
 
+def positive(text: str) -> int:
+    """Of a flag that counts something."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return number
+
+
 class Chosen(NamedTuple):
     """The step that was asked for."""
 
@@ -48,7 +55,7 @@ class Parser(argparse.ArgumentParser):
         """What `chosen` reads."""
         self.add_argument("--dataset", required=True)
         self.add_argument("--preset", help="default: the data set's own")
-        self.add_argument("--batch-size", type=int, metavar="IMAGES", help="default: the preset's")
+        self.add_argument("--batch-size", type=positive, metavar="IMAGES", help="default: the preset's")
         self.add_device()
 
     def add_networks(self) -> None:

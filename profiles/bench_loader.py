@@ -31,7 +31,7 @@ from ali_fast.data.loader import BetonLoader
 from ali_fast.data.resident import ResidentSet
 from ali_fast.data.schema import beton_path
 from profiles import clock, report
-from profiles.arguments import Parser
+from profiles.arguments import Parser, positive
 
 Epoch = Callable[[int], Iterator[Tensor]]
 
@@ -131,10 +131,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = Parser("bench_loader", __doc__)
     parser.add_argument("--dataset", help="prepared before; default: noise")
     parser.add_data_dir()
-    parser.add_argument("--batch-size", type=int, default=100, metavar="IMAGES")
-    parser.add_argument("--images", type=int, default=50_000, help="of noise, 32x32x3 (default 50000)")
+    parser.add_argument("--batch-size", type=positive, default=100, metavar="IMAGES")
+    parser.add_argument("--images", type=positive, default=50_000, help="of noise, 32x32x3 (default 50000)")
     parser.add_device()
-    parser.add_argument("--rounds", type=int, default=5, help="epochs of each (default 5)")
+    parser.add_argument("--rounds", type=positive, default=5, help="epochs of each (default 5)")
     parser.add_outputs()
     args = parser.parse_args(arguments)
     with parser.checked():

@@ -24,7 +24,7 @@ from ali_fast.mixture.nets import PAPER
 from ali_fast.mixture.setting import Setting, member_seed
 from ali_fast.mixture.step import Step
 from profiles import clock, report
-from profiles.arguments import Parser
+from profiles.arguments import Parser, positive
 
 BATCH, POINTS, WARM_UP = 100, 100_000, 5
 
@@ -53,9 +53,9 @@ def make_step(name: str, members: int, device: torch.device, compile: bool) -> C
 def main(arguments: list[str] | None = None) -> None:
     parser = Parser("bench_mixture", __doc__)
     parser.add_argument("--model", default="ali", choices=MODELS)
-    parser.add_argument("--members", type=int, default=10)
+    parser.add_argument("--members", type=positive, default=10)
     parser.add_device()
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=positive, default=15)
     parser.add_outputs(chart=None)
     given = parser.parse_args(arguments)
     with parser.checked():

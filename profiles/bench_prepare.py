@@ -38,7 +38,7 @@ from data_prep.located import Packed, tar_members
 from data_prep.split import Split
 from data_prep.writer import write_splits
 from profiles import clock, report
-from profiles.arguments import Parser
+from profiles.arguments import Parser, positive
 
 DISTINCT = 64  # pictures; a tar of many images repeats them
 SHAPE = (375, 500)
@@ -174,9 +174,9 @@ def bench(tar: Path, count: int, workers: Sequence[int], rounds: int) -> tuple[l
 
 def main(arguments: list[str] | None = None) -> None:
     parser = Parser("bench_prepare", __doc__)
-    parser.add_argument("--images", type=int, default=2000, metavar="N", help="in each conversion (default 2000)")
+    parser.add_argument("--images", type=positive, default=2000, metavar="N", help="in each conversion (default 2000)")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="processes that read")
-    parser.add_argument("--rounds", type=int, default=5, help="conversions of each (default 5)")
+    parser.add_argument("--rounds", type=positive, default=5, help="conversions of each (default 5)")
     parser.add_outputs(chart=None)
     args = parser.parse_args(arguments)
     head = report.header(torch.device("cpu"))

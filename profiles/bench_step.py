@@ -25,7 +25,7 @@ import torch
 from ali_fast import process
 from ali_fast.presets import Preset
 from profiles import clock, report
-from profiles.arguments import Parser
+from profiles.arguments import Parser, positive
 from profiles.waterfall import Row, Running, rows, start
 
 
@@ -131,7 +131,7 @@ def make_parser() -> Parser:
     parser = Parser("bench_step", __doc__)
     parser.add_step()
     parser.add_argument("--amp", action=argparse.BooleanOptionalAction, help="default: on CUDA only")
-    parser.add_argument("--rounds", type=int, default=11, help="bursts of each row (default 11)")
+    parser.add_argument("--rounds", type=positive, default=11, help="bursts of each row (default 11)")
     parser.add_argument("--burst-seconds", type=float, default=0.2, help="length of a burst (default 0.2)")
     parser.add_argument(
         "--start-seconds", type=float, default=float("inf"), help="start no row after so long, but the first and last"

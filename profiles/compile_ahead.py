@@ -21,7 +21,7 @@ from joblib import cpu_count
 
 from ali_fast import decide, presets
 from profiles import report
-from profiles.arguments import Parser
+from profiles.arguments import Parser, positive
 from profiles.waterfall import rows, start
 
 
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_networks()
     parser.add_argument("--ends", nargs="+", default=[], metavar="PRESET", help="of these the last row only")
     parser.add_device()
-    parser.add_argument("--jobs", type=int, help="processes at once; default: half the cores")
+    parser.add_argument("--jobs", type=positive, help="processes at once; default: half the cores")
     args = parser.parse_args(arguments)
     whole = [preset.name for preset in parser.networks(args)]
     parser.check("--ends", args.ends, [preset.name for preset in presets.PRESETS])

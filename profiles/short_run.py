@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 
 from ali_fast.config import TrainConfig
-from profiles.arguments import Parser
+from profiles.arguments import Parser, positive
 
 
 class NoRange(contextlib.ContextDecorator):
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_data_dir()
     parser.add_argument("--run-dir", type=Path, required=True, metavar="DIR")
     parser.add_argument("--minutes", type=float)
-    parser.add_argument("--steps", type=int)
+    parser.add_argument("--steps", type=positive)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args(arguments)
     on_cuda = torch.cuda.is_available()

@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 from ali_fast import presets, process
 from ali_fast.errors import InputError
 from profiles import clock, report
-from profiles.arguments import Parser
+from profiles.arguments import Parser, positive
 from profiles.waterfall import Row, rows, start
 
 SHOWN, DRAWN = 25, 15  # kernels, and gaps
@@ -140,7 +140,7 @@ def as_train(preset: presets.Preset, batch_size: int, device: torch.device) -> R
 def main(arguments: list[str] | None = None) -> None:
     parser = Parser("trace", __doc__)
     parser.add_step()
-    parser.add_argument("--steps", type=int, default=20, help="recorded (default 20)")
+    parser.add_argument("--steps", type=positive, default=20, help="recorded (default 20)")
     parser.add_argument("--nsys", action="store_true", help="run the steps between cudaProfilerStart and Stop, only")
     parser.add_outputs(chart="write the longest as bars, PNG")
     parser.add_argument("--trace", type=Path, metavar="PATH", help="write the timeline, .json or .json.gz")

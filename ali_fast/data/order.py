@@ -36,7 +36,7 @@ class Order:
             raise InputError(f"batch size {self.batch_size}: it must be at least 1")
         if not len(self):
             raise InputError(
-                f"batch size {self.batch_size * self.world} is larger than the set, which has {self.count} samples; "
+                f"--batch-size {self.batch_size * self.world}: larger than the set, which has {self.count} samples; "
                 f"take at most {self.count // self.world * self.world}"
             )
         assert 0 <= self.rank < self.world

@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 
 from ali_fast import commands
 from ali_fast.errors import InputError
+from ali_fast.seeds import check_seed
 
 FLAGS = {
     "labels": ("svm",),
@@ -58,7 +59,7 @@ class Evaluate:
                 raise InputError(f"--{name.replace('_', '-')} is for --task {' and '.join(tasks_with_it)}")
         commands.at_least(1, labels=self.labels, draws=self.draws, jobs=self.jobs)
         commands.at_least(10, samples=self.samples)
-        commands.at_least(0, seed=self.seed)
+        check_seed(self.seed)
         labels, draws, samples = self.labels or 1000, self.draws or 100, self.samples or 10_000
 
         from joblib import cpu_count

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ali_fast.errors import InputError
 from ali_fast.mixture.setting import RECOMMENDED, Setting, draw_protocol, draw_search
+from ali_fast.seeds import check_seed
 
 METHODS = ("ali", "gan")
 FREE_ON_RESUME = frozenset({"data_dir", "run_dir", "device", "compile", "methods", "inference"})
@@ -41,8 +42,7 @@ class MixtureConfig:
         for name, least in (("epochs", 1), ("batch_size", 2)):  # batch norm needs two points
             if getattr(self, name) < least:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"--seed {self.seed}: must be from 0 to 2^63 - 1")
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

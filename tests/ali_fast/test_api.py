@@ -163,6 +163,8 @@ def test_commands_on_a_run(run, tmp_path, monkeypatch, capsys):
     assert "cannot write codes: No space left on device; " in capsys.readouterr().err
     for arguments in (
         ["sample", str(run), "--n", "0"],
+        ["sample", str(run), "--seed", "-1"],
+        ["interpolate", str(run), "samples.png", "r.png", "--seed", str(2**63)],
         ["interpolate", str(run), "samples.png"],
         ["encode", str(run)],
         ["encode", str(run), "absent.png"],
@@ -174,13 +176,14 @@ def test_commands_on_a_run(run, tmp_path, monkeypatch, capsys):
         assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_interpolations_lead_from_the_first_image_to_the_second_and_from_the_third_to_the_fourth(run, tmp_path):
+def test_interpolations_lead_from_the_first_image_to_the_second_and_from_the_third_to_the_fourth(run, tmp_path, capsys):
     ali = ali_fast.load(run)
     images = ali.sample(5).numpy()
     for i, image in enumerate(images):
         figures.write_png(image, tmp_path / f"{i}.png")
     files, drawn = [str(tmp_path / f"{i}.png") for i in range(5)], tmp_path / "i.png"
     assert cli.main(["interpolate", str(run), *files, "-o", str(drawn), "--steps", "3", "--seed", "2"]) == 0
+    assert "of 5 images the last one is left out" in capsys.readouterr().out
     first, last = images[[0, 2]], images[[1, 3]]
     expected = figures.interpolations(first, ali.interpolate(first, last, 3, 2).numpy(), last)
     assert np.array_equal(np.asarray(Image.open(drawn)), expected[..., 0])

@@ -46,8 +46,8 @@ def test_names_as_the_command_line_has_them():
     [
         (MARKS, ("male",), "no attribute 'male'; there are: Male, Young, Bald, Smiling"),
         (CLASSES, ("dog",), "no class 'dog'; there are: ant, bee, cat, wild"),
-        (CLASSES, ("ant", "bee"), "ant, bee: an image is of one class"),
-        (CLASSES, (), "nothing: an image is of one class"),
+        (CLASSES, ("ant", "bee"), "ant, bee: an image is of one class; there are: ant"),
+        (CLASSES, (), "nothing: an image is of one class; there are: ant"),
     ],
 )
 def test_names_that_are_none(condition, names, message):

@@ -154,7 +154,8 @@ def test_mistakes_are_one_line_and_exit_code_2(digits, tmp_path, capsys, monkeyp
     refused("traverse", "absent", says="is no run directory")
     refused("encode", run, "own.png", says="this run is conditional: it has to be told")
     refused("reconstruct", run, "own.png", says="this run is conditional: it has to be told")
-    refused("sample", run, "--y", "ten", says="no class 'ten'")
+    refused("sample", run, "--y", "ten", says="--y ten: no class 'ten'; there are: 0, 1")
+    refused("sample", run, "--y", "", says="--y (nothing): nothing: an image is of one class; there are: 0, 1")
     plain = tmp_path / "plain"
     flags = ["--data-dir", digits / "data", "--run-dir", plain, "--steps", 1, "--no-compile", "--batch-size", 4]
     assert cli.main(["train", "--dataset", "digits", "--device", "cpu", *map(str, flags)]) == 0

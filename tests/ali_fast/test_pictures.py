@@ -25,6 +25,15 @@ def test_modes_and_sizes_come_to_one_shape(tmp_path):
     assert read_pictures(files, (8, 8, 3)).shape == (5, 8, 8, 3)
 
 
+def test_a_folder_of_class_folders_is_read_as_prepare_reads_it(tmp_path):
+    for name in ("b/2.png", "a/1.png", "a/deep/0.png", ".hidden/3.png", "4.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    (tmp_path / "a" / "notes.txt").write_text("no image")
+    found = [str(path.relative_to(tmp_path)) for path in list_pictures([tmp_path])]
+    assert found == ["4.png", "a/1.png", "a/deep/0.png", "b/2.png"]
+
+
 def test_crop_is_centred(tmp_path):
     pixels = np.zeros((8, 24), dtype=np.uint8)
     pixels[:, 8:16] = 200

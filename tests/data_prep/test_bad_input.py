@@ -114,7 +114,7 @@ def test_a_folder_smaller_than_the_presets_batch(refused, tmp_path):
     arguments = ["prepare", "folder", "--source", str(source), "--data-dir", str(tmp_path / "data")]
     assert cli.main([*arguments, "--preset", "digits"]) == 0
     train = ("train", "--dataset", "folder", "--preset", "digits", "--run-dir", tmp_path / "run")
-    refused(*train, parts=("batch size 100 is larger than the set, which has 88 samples; take at most 88",))
+    refused(*train, parts=("--batch-size 100: larger than the set, which has 88 samples; take at most 88",))
 
 
 def test_a_folder_of_another_preset(refused, tmp_path):

@@ -72,7 +72,7 @@ def test_a_batch_that_the_images_do_not_fill_is_the_loaders_to_refuse(tmp_path):
     train, *_ = prepare("folder", source=source, data_dir=tmp_path, size=4)
     path = beton_path(tmp_path, "folder", train.split)
     assert len(BetonLoader(path, batch_size=50)) == 1
-    with pytest.raises(InputError, match=r"batch size 100 is larger than .* 88 samples; take at most 88"):
+    with pytest.raises(InputError, match=r"--batch-size 100: larger than .* 88 samples; take at most 88"):
         BetonLoader(path, batch_size=100)
 
 

@@ -23,6 +23,16 @@ def test_a_parser_can_be_made_before_torch_is_imported():
     assert done.stdout == "False\n"
 
 
+@pytest.mark.parametrize("given", ["0", "-1", "1.5", "many"])
+def test_what_counts_something_is_at_least_one(parser, given, capsys):
+    parser.add_step()
+    assert parser.parse_args(["--dataset", "digits", "--batch-size", "1"]).batch_size == 1
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(["--dataset", "digits", "--batch-size", given])
+    assert ended.value.code == 2
+    assert "argument --batch-size: " in capsys.readouterr().err
+
+
 def test_its_help(parser):
     parser.add_outputs(chart=None)
     said = parser.format_help()

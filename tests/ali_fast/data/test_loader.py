@@ -212,7 +212,7 @@ def test_preparing_anew_does_not_disturb_who_reads_the_old_file(make):
 def test_errors_name_the_way_out(make, tmp_path):
     with pytest.raises(NotPreparedError, match=r"ali-fast prepare digits"):
         BetonLoader(tmp_path / "digits" / "train.beton", batch_size=1)
-    with pytest.raises(InputError, match=r"batch size 104 is larger than the set, which has 103 samples"):
+    with pytest.raises(InputError, match=r"--batch-size 104: larger than the set, which has 103 samples"):
         BetonLoader(make().path, batch_size=104)
 
 

@@ -44,7 +44,7 @@ def test_ranks_share_out_the_batches_of_one_device(world):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "world", "says"), [(0, 1, "at least 1"), (11, 1, "at most 10"), (6, 2, "12 is larger .* at most 10")]
+    ("batch_size", "world", "says"), [(0, 1, "at least 1"), (11, 1, "at most 10"), (6, 2, "12: larger .* at most 10")]
 )
 def test_batches_that_cannot_be(batch_size, world, says):
     with pytest.raises(InputError, match=says):
