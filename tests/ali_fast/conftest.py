@@ -1,6 +1,6 @@
 """Small networks of each kind, in float64, with weights large enough that every gradient counts.
 
-The helpers beside this file (in_float64, forked) are importable by name.
+The helpers beside this file (in_float64, forked, digits_run) are importable by name.
 """
 
 import signal
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import data_prep
 from ali_fast import arch
 from ali_fast.kernels import resolve
 from ali_fast.model import ALI
@@ -94,3 +95,11 @@ def restored():
     torch.set_rng_state(state)
     for signum, handler in handlers.items():
         signal.signal(signum, handler)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """A data directory with the digits."""
+    directory = tmp_path_factory.mktemp("data")
+    data_prep.prepare("digits", data_dir=directory)
+    return directory

@@ -31,13 +31,6 @@ CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("restored")
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("data")
-    assert cli.main(["prepare", "digits", "--data-dir", str(directory)]) == 0
-    return directory
-
-
 @pytest.fixture
 def built(data):
     def build(**options):

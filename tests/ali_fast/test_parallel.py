@@ -33,13 +33,6 @@ def no_server_left():
     end_server()
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("data")
-    assert cli.main(["prepare", "digits", "--data-dir", str(directory)]) == 0
-    return directory
-
-
 def as_torchrun(rank: int, port: int, log: Path, function, *arguments) -> None:
     """What torchrun does for a process that it starts."""
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)

@@ -27,13 +27,6 @@ def one_thread(restored):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("data")
-    assert cli.main(["prepare", "digits", "--data-dir", str(directory)]) == 0
-    return directory
-
-
-@pytest.fixture(scope="module")
 def train(data, tmp_path_factory):
     """Trains an objective in a folder; returns the exit code. `gan` is there for those that need its decoder."""
     root = tmp_path_factory.mktemp("runs")

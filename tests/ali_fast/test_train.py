@@ -1,47 +1,33 @@
 """Real runs on the digits: stopped, killed, resumed, lengthened, diverged. Eager, one thread, small batches."""
 
-import dataclasses
 import errno
 import inspect
 import itertools
 import json
-import multiprocessing
 import os
-import runpy
 import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from forked import assert_equal, context, end_server, wait_for_ticks
+from digits_run import STEPS, TIMES, command, final, in_process, start, ticks
+from forked import assert_equal, end_server, wait_for_ticks
 
-from ali_fast import checkpoint, cli, metrics, presets
+from ali_fast import checkpoint, cli, metrics
 from ali_fast.config import TrainConfig
-from ali_fast.data.schema import beton_path, manifest_path, read_manifest
-from ali_fast.errors import InputError
+from ali_fast.data.schema import beton_path
 from ali_fast.live import LiveLine
 from ali_fast.model import ALI
 from ali_fast.train import tick_steps
-
-STEPS = 80
-TIMES = {"seconds", "images_per_second", "step_ms", "data_wait_share"}  # what may differ between equal runs
 
 
 @pytest.fixture(scope="module", autouse=True)
 def no_server_left():
     yield
     end_server()
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("data")
-    assert cli.main(["prepare", "digits", "--data-dir", str(directory)]) == 0
-    return directory
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,33 +39,6 @@ def one_thread():
         patch.setenv("OMP_NUM_THREADS", "1")
         yield
     torch.set_num_threads(before)
-
-
-def command(data: Path, run: Path, *more: str, steps: int = STEPS) -> list[str]:
-    flags = ["--data-dir", data, "--run-dir", run, "--steps", steps, "--batch-size", 16, "--tick-images", 160]
-    return ["train", "--dataset", "digits", "--no-compile", "--device", "cpu", *map(str, flags), *more]
-
-
-def start(arguments: list[str]) -> multiprocessing.process.BaseProcess:
-    """`ali-fast ARGUMENTS` in a process of its own."""
-    argv, sys.argv = sys.argv, ["ali-fast", *arguments]
-    try:
-        process = context.Process(target=runpy.run_module, args=("ali_fast",), kwargs={"run_name": "__main__"})
-        process.start()
-    finally:
-        sys.argv = argv
-    return process
-
-
-def final(run: Path) -> dict:
-    found = checkpoint.read_newest(run / "checkpoints", warn=pytest.fail)
-    assert found is not None
-    return found[1]
-
-
-def ticks(run: Path) -> list[dict]:
-    lines = metrics.read_metrics(run / "metrics.jsonl")
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -242,12 +201,6 @@ def test_the_live_line_knows_when_the_session_ends(data, tmp_path, monkeypatch):
     assert seen == [120.0]
 
 
-def in_process(arguments, capsys) -> tuple[int, str]:
-    """Exit code and stderr."""
-    code = cli.main(arguments)
-    return code, capsys.readouterr().err
-
-
 @pytest.mark.usefixtures("restored")
 def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, capsys, monkeypatch):
     from ali_fast.step import Step
@@ -372,124 +325,6 @@ def test_a_damaged_newest_checkpoint_is_passed_over(data, straight, tmp_path, ca
 
 
 @pytest.mark.usefixtures("restored")
-def test_bad_input_is_one_line_and_exit_code_2(data, straight, tmp_path, capsys, monkeypatch):
-    good = command(data, straight)
-
-    def refused(arguments, *parts):
-        code, err = in_process(arguments, capsys)
-        assert code == 2
-        assert err.count("\n") == 1
-        for part in parts:
-            assert part in err
-
-    refused(["train", "--dataset", "mnist"], "unknown data set 'mnist'", "digits, ", "cifar10")
-    refused(["describe", "--dataset", "digits", "--preset", "large"], "no preset 'large'", "one of digits")
-    refused([*good, "--batch-size", "0"], "--batch-size 0")
-    refused([*good[:-2], "--steps", "9", "--epochs", "9"], "--epochs and --steps")
-    fresh = command(data, tmp_path / "fresh")
-    refused([*fresh, "--batch-size", "5000"], "5000", "1297")
-    refused([*fresh, "--learning-rate", "inf"], "--learning-rate inf: must be a number above 0")
-    assert not (tmp_path / "fresh").exists()
-    refused(
-        [*good, "--seed", "4", "--learning-rate", "0.5"], "seed: 0 -> 4", "learning_rate: 0.0002 -> 0.5", str(straight)
-    )
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    refused([*fresh, "--device", "cuda"], "--device cuda")
-    refused(["sample", str(tmp_path)], "is no run directory")
-    refused(["export", str(tmp_path / "fresh")], "is no run directory")
-
-
-@pytest.mark.usefixtures("restored")
-def test_flags_are_checked_before_data_are_prepared_for_them(straight, tmp_path, capsys):
-    """Which may take hours."""
-    absent = tmp_path / "absent"
-    for run, more, words in (
-        (straight, ["--seed", "4"], "seed: 0 -> 4"),
-        (tmp_path / "run", ["--kernels", "trition"], "--kernels trition"),
-        (tmp_path / "run", ["--objective", "inverse", "--decoder-from", "gan"], "gan is no run directory"),
-    ):
-        code, err = in_process(command(absent, run, *more), capsys)
-        assert (code, err.count("\n")) == (2, 1)
-        assert words in err
-    assert not absent.exists()
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.usefixtures("restored")
-def test_a_start_that_was_broken_off_binds_nobody(data, tmp_path, capsys, monkeypatch):
-    """Before a step is done there is nothing to resume."""
-    from ali_fast import train
-
-    def fail(*_):
-        raise InputError("the first batch cannot be read")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(train, "loop", fail)
-        code, err = in_process(command(data, tmp_path, "--seed", "4"), capsys)
-    assert (code, "the first batch" in err) == (2, True)
-    assert not list((tmp_path / "checkpoints").iterdir())
-    assert cli.main(command(data, tmp_path, steps=2)) == 0
-    assert final(tmp_path)["step"]["steps"] == 2
-
-
-@pytest.mark.usefixtures("restored")
-def test_more_than_the_kernels_can_count_is_refused(data, tmp_path, capsys, monkeypatch):
-    """The digits' largest map has 64 x 6 x 6 elements an image; D sees twice as many images."""
-    from ali_fast import training_data
-
-    largest = presets.resolve("digits").architecture.largest_map
-    monkeypatch.setattr(training_data, "MOST_ELEMENTS", 2 * 16 * largest)
-    assert cli.main(command(data, tmp_path / "fits", steps=1)) == 0
-    monkeypatch.setattr(training_data, "MOST_ELEMENTS", 2 * 16 * largest - 1)
-    assert in_process(command(data, tmp_path / "large", steps=1), capsys) == (
-        2,
-        "ali-fast: --batch-size 16: preset digits takes at most 15 on one device\n",
-    )
-
-
-@pytest.mark.usefixtures("restored")
-def test_checkpoint_of_another_network(data, tmp_path, capsys):
-    assert cli.main(command(data, tmp_path, steps=1)) == 0
-    newest = checkpoint.list_checkpoints(tmp_path / "checkpoints")[0]
-    state = checkpoint.read(newest)
-    model = state["step"]["model"]
-    name = next(iter(model))
-    model[name] = model[name][:-1].clone()
-    torch.save(state, newest)
-    capsys.readouterr()
-    for arguments in (command(data, tmp_path, steps=2), ["sample", str(tmp_path)]):
-        code, err = in_process(arguments, capsys)
-        assert code == 2
-        assert err.count("\n") == 1
-        assert "checkpoint of another network" in err
-        assert name in err
-
-
-@pytest.mark.usefixtures("restored")
-def test_other_data_than_the_run_began_with_is_refused(tmp_path, capsys):
-    data, run = tmp_path / "data", tmp_path / "run"
-    for steps in (1, 2):  # prepared twice from one source it is the same data
-        assert cli.main(["prepare", "digits", "--force", "--data-dir", str(data)]) == 0
-        assert cli.main(command(data, run, steps=steps)) == 0
-    beton = beton_path(data, "digits", "train")
-    manifest = read_manifest(beton)
-    manifest_path(beton).write_text(dataclasses.replace(manifest, sha256="0" * 64).to_json())
-    before = (run / "config.json").read_bytes()
-    capsys.readouterr()
-    code, err = in_process(command(data, run, steps=3), capsys)
-    assert code == 2
-    assert err.count("\n") == 1
-    assert f"trained under other conditions (train_sha256: {manifest.sha256[:16]} -> {'0' * 16})" in err
-    assert (run / "config.json").read_bytes() == before
-    newest = checkpoint.list_checkpoints(run / "checkpoints")[0]
-    state = checkpoint.read(newest)
-    del state["conditions"]["train_sha256"]  # as the versions wrote it that did not compare
-    torch.save(state, newest)
-    assert cli.main(command(data, run, steps=3)) == 0
-    assert final(run)["conditions"]["train_sha256"] == "0" * 16
-
-
-@pytest.mark.usefixtures("restored")
 def test_a_run_is_not_written_down_as_shorter_than_it_is(data, tmp_path):
     assert cli.main(command(data, tmp_path, steps=4)) == 0
     before = (tmp_path / "config.json").read_bytes()
@@ -512,18 +347,6 @@ def test_no_disk_space(data, tmp_path, capsys):
     assert cli.main(command(data, tmp_path, steps=20)) == 0
     assert final(tmp_path)["step"]["steps"] == 20
     assert [line["step"] for line in ticks(tmp_path)] == [10, 20]
-
-
-@pytest.mark.usefixtures("restored")
-def test_a_second_training_in_the_same_directory_says_so(data, tmp_path, capsys):
-    process = start(command(data, tmp_path, steps=100_000))
-    wait_for_ticks(tmp_path, 1, process.is_alive)
-    code, err = in_process(command(data, tmp_path, steps=100_000), capsys)
-    os.kill(process.pid, signal.SIGINT)
-    process.join(60)
-    assert process.exitcode == 130
-    assert code == 2
-    assert "another training is running" in err
 
 
 @pytest.mark.usefixtures("restored")

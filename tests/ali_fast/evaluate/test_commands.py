@@ -27,13 +27,6 @@ from data_prep.split import Sample, Split
 from data_prep.writer import write_splits
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("data")
-    assert cli.main(["prepare", "digits", "--data-dir", str(directory)]) == 0
-    return directory
-
-
 def make_run(path, data, classes=None, y_dim=None, **options):
     directory = RunDirectory(path)
     config = TrainConfig(dataset="digits", run_dir=path, data_dir=data, **options).resolved()
@@ -303,7 +296,7 @@ def test_a_runs_data_may_have_been_moved(run, data, tmp_path, monkeypatch, comma
 
 def test_a_negative_seed_is_the_users_to_know(run, capsys):
     assert evaluate(run, "--task", "svm", "--seed", -1) == 2
-    assert "--seed -1: must be at least 0" in capsys.readouterr().err
+    assert "--seed -1: must be from 0 to 2^63 - 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["evaluate", "--task", "reconstruction"], ["reconstruct"], ["interpolate"]])
