@@ -63,6 +63,7 @@ class Follower:
     def __init__(self, step: Step) -> None:
         self.step = step
         self._saved_step: int | None = None
+        self._drawn_step: int | None = None
 
     def started(self) -> None:
         """A session's first step was issued."""
@@ -78,8 +79,12 @@ class Follower:
 
     @nvtx.annotate("figures")
     def draw(self) -> None:
-        """Figures of fixed noise and validation images, and the report that shows them, over the previous ones."""
+        """Figures of fixed noise and validation images, and the report that shows them, over the previous ones; unless
+        these are of this step."""
+        if self._drawn_step == self.step.steps:
+            return
         self._write_figures()
+        self._drawn_step = self.step.steps
 
     @nvtx.annotate("checkpoint")
     def save(self) -> None:

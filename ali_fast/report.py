@@ -80,9 +80,10 @@ def write(run: RunDirectory) -> Path:
 def render(run: RunDirectory) -> str:
     from jinja2 import Environment
 
-    ticks = [tick for tick in read_metrics(run.metrics) if tick.keys() >= PLACE] if run.metrics.exists() else []
+    ticks = _ticks(run.metrics) if run.metrics.exists() else []
     evaluations = sorted(run.evaluation.glob("*.json"))
     found = {path: _json(path) for path in (*evaluations, run.config, run.environment)}
+    found |= {path: None for path in evaluations if not _is_result(found[path] or {})}
     config, environment = found[run.config] or {}, found[run.environment] or {}
     template = resources.files("ali_fast").joinpath("report_template.html").read_text(encoding="utf-8")
     return (
@@ -193,6 +194,22 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def _ticks(path: Path) -> list[dict[str, float]]:
+    """The numbers of each tick that has its place: JSON may hold anything under a name."""
+    lines = [
+        {name: value for name, value in line.items() if isinstance(value, int | float) and math.isfinite(value)}
+        for line in read_metrics(path)
+    ]
+    return [line for line in lines if line.keys() >= PLACE]
+
+
+def _is_result(values: Mapping[str, Any]) -> bool:
+    """Whether these are an `evaluate.result.Result`, as far as the template goes through it."""
+    tables = [values.get("rows"), values.get("paper")]
+    lists = [values.get("columns"), *(row for table in tables if isinstance(table, list) for row in table)]
+    return all(isinstance(one, list) for one in [*tables, *lists])
+
+
 def _figures(directory: Path) -> list[dict[str, str]]:
     """The pictures that are there as data URIs, the animation beside the interpolations."""
     found = []
@@ -227,7 +244,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     for name, value in values.items():
         if isinstance(value, Mapping):
             rows += _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        elif value and isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
             for i, item in enumerate(value):
                 rows += _flat(item, f"{prefix}{name}.{i}.")
         elif value is not None and value != []:

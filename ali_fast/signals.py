@@ -19,8 +19,8 @@ def to_stop() -> list[signal.Signals]:
 class Signals:
     """While inside, the first of them is noted in `received`; a second SIGINT ends the process at once.
 
-    Until `arm` is called there is nothing new to save, and the first signal raises Interrupted where it falls: the
-    first step may compile for minutes.
+    Until `arm` is called, and after `disarm`, there is nothing new to save, and the first signal raises Interrupted
+    where it falls: the first step may compile for minutes.
     """
 
     def __init__(self) -> None:
@@ -29,6 +29,12 @@ class Signals:
 
     def arm(self) -> None:
         self._armed = True
+
+    def disarm(self) -> None:
+        """All is saved. Raises Interrupted if a signal was noted."""
+        self._armed = False
+        if self.received is not None:
+            raise Interrupted(self.received)
 
     def __enter__(self) -> Signals:
         self._before = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, *to_stop())}

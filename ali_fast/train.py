@@ -124,8 +124,8 @@ def run_to_the_end(
     """`loop`, and what is saved at its end, whatever that is. Raises Interrupted after a signal."""
     try:
         with contextlib.closing(source.batches(step.steps)) as batches:
-            loop(config, step, batches, total, recorder, signals)
-        if signals.received is None:
+            stopped = loop(config, step, batches, total, recorder, signals)
+        if not stopped:
             finish(step, recorder)
             if step.steps < total:
                 console.print(f"--minutes are over at step {step.steps} of {total}: the same command trains on")
@@ -134,11 +134,12 @@ def run_to_the_end(
             with contextlib.suppress(InputError, OSError):
                 recorder.save()
         raise
-    if signals.received is not None:
+    (stopped,) = step.world.all_max(stopped or signals.received or 0)
+    if stopped:
         recorder.save()
         step.world.all_max(0)  # torchrun gives the others 30 s when one has ended: not before the first has saved
         console.print(f"saved step {step.steps}: the same command resumes")
-        raise Interrupted(signals.received)
+        raise Interrupted(stopped)
 
 
 def loop(
@@ -148,8 +149,11 @@ def loop(
     total: int,
     recorder: Follower,
     signals: Signals,
-) -> None:
-    """Train until `total` steps, the session's end, or a signal. What one process is moved to, all do at that step."""
+) -> int:
+    """Train until `total` steps, the session's end, or a signal, which is returned; 0 if there was none.
+
+    What one process is moved to, all do at that step.
+    """
     steps_per_tick = tick_steps(config, total)
     started = step.steps
     end = float("inf")
@@ -157,10 +161,8 @@ def loop(
         signum, over, due = step.world.all_max(
             signals.received or 0, time.perf_counter() >= end, recorder.save_is_due()
         )
-        if signum:
-            signals.received = signum
         if signum or over or step.steps >= total:
-            break
+            return signum
         if due:
             recorder.save()
         with nvtx.annotate("data wait"):

@@ -58,6 +58,7 @@ def test_data_prep_knows_the_schema_and_the_rule_for_images_and_little_else_of_o
         "ali_fast.data.schema",
         "ali_fast.data.beton",
         "ali_fast.errors",
+        "ali_fast.files",
         "ali_fast.images",
         "ali_fast.mixture.grid",
     )

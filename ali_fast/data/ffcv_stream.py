@@ -43,6 +43,10 @@ class ShortReadError(OSError):
     """The file ended, or could not be read, where a sample should be."""
 
 
+class ReaderError(OSError):
+    """The thread that reads has failed, of whatever is its cause."""
+
+
 class _Read(NDArrayDecoder):
     """Decodes an array field by reading it, sample by sample, from an open file. Compiled by FFCV (numba)."""
 
@@ -99,7 +103,7 @@ class Stream(EpochIterator):
                 if isinstance(self.fault, EOFError):
                     raise ShortReadError from None
                 if self.fault is not None:
-                    raise RuntimeError("FFCV's reader thread failed") from self.fault
+                    raise ReaderError("FFCV's reader thread failed") from self.fault
                 raise StopIteration
         return item[1]
 

@@ -19,6 +19,7 @@ FLAGS = {
     "jobs": ("svm",),
     "samples": ("frechet", "condition"),
     "inception_weights": ("frechet",),
+    "seed": ("svm", "condition", "frechet", "reconstruction"),
 }
 """Which tasks take it: elsewhere it would be passed over in silence."""
 
@@ -42,8 +43,8 @@ class Evaluate:
     """frechet: images of each set, at most as many as there are test images. condition: samples. By default 10,000."""
     inception_weights: Path | None = None
     """frechet: torch-fidelity's Inception weights, for FID and KID as well."""
-    seed: int = 0
-    """Of the draws and the samples."""
+    seed: int | None = None
+    """Of the draws and the samples; by default 0."""
     jobs: int | None = None
     """svm: processes at once; by default one per core."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -59,7 +60,8 @@ class Evaluate:
                 raise InputError(f"--{name.replace('_', '-')} is for --task {' and '.join(tasks_with_it)}")
         commands.at_least(1, labels=self.labels, draws=self.draws, jobs=self.jobs)
         commands.at_least(10, samples=self.samples)
-        check_seed(self.seed)
+        seed = self.seed or 0
+        check_seed(seed)
         labels, draws, samples = self.labels or 1000, self.draws or 100, self.samples or 10_000
 
         from joblib import cpu_count
@@ -79,19 +81,19 @@ class Evaluate:
                 subject,
                 labels=labels,
                 draws=draws,
-                seed=self.seed,
+                seed=seed,
                 jobs=self.jobs or cpu_count(),
                 console=console,
             )
         elif self.task == "classes":
             result = tasks.run_classes(subject, console=console)
         elif self.task == "condition":
-            result = condition.run_condition(subject, samples=samples, seed=self.seed, console=console)
+            result = condition.run_condition(subject, samples=samples, seed=seed, console=console)
         elif self.task == "frechet":
             result = tasks.run_frechet(
                 subject,
                 samples=samples,
-                seed=self.seed,
+                seed=seed,
                 inception_weights=self.inception_weights,
                 console=console,
             )

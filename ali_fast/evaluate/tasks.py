@@ -184,13 +184,18 @@ def run_frechet(
     )
 
 
-def run_reconstruction(subject: Subject, *, seed: int, console: Console) -> Result:
+def run_reconstruction(subject: Subject, *, seed: int | None, console: Console) -> Result:
     """How near G(mu(x)) is to x of the test split, in pixels and in a classifier's features.
 
-    Raises InputError: no test split, nothing to train a classifier on.
+    seed: of a conditional run's samples, by default 0. Raises InputError: no test split, nothing to train a classifier
+    on, a seed where nothing is drawn.
     """
     dataset = subject.config.dataset
     needs_encoder(subject, "reconstruction")
+    conditional = subject.inference.condition is not None
+    if seed is not None and not conditional:
+        raise InputError(f"--seed {seed}: reconstruction draws samples of conditional runs alone; leave it out")
+    seed = (seed or 0) if conditional else None
     test = subject.test("reconstruction")
     judge = classifier.of_data_set(subject, test, console)
     real = judge.features(test.images)
@@ -198,6 +203,7 @@ def run_reconstruction(subject: Subject, *, seed: int, console: Console) -> Resu
     y = subject.y(test)
     sets = {"reconstructions": subject.inference.reconstruct(test.images, y).numpy()}
     if y is not None:  # what telling y alone does: these have not seen the image
+        assert seed is not None
         sets["samples of its y"] = subject.inference.sample(len(test), seed, y).numpy()
     if len(test) > 1:
         sets["another test image"] = test.images[rolled]
@@ -220,6 +226,7 @@ def run_reconstruction(subject: Subject, *, seed: int, console: Console) -> Resu
         rows=table,
         numbers={
             "count": len(test),
+            "seed": seed,
             "classifier_accuracy": judge.accuracy,
             "sets": numbers,
         },

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from ali_fast import checkpoint
 from ali_fast.data.order import Order
-from ali_fast.errors import Interrupted
 from ali_fast.live import clock
 from ali_fast.metrics import MetricsFile
 from ali_fast.mixture import sampling
@@ -109,17 +108,18 @@ def train(job: Job, points: Tensor, place: Place) -> Trained:
             rows = upcoming
             for s in range(start, steps_per_epoch):
                 step(rows[s])
-                if place.signals.received is not None:
-                    break
                 log.advance()
+                if s + 1 < steps_per_epoch:  # an epoch's last step has its line written before it is saved
+                    log.save_if_due()
+                    if place.signals.received is not None:
+                        break
             else:
                 if step.steps < total:  # before anything waits for the device, which is busy with what is queued
                     upcoming = upload(epoch_rows(orders, epoch + 1), points.device)
                 if (epoch + 1) % log.tick_epochs == 0 or step.steps == total:
                     log.tick()
         log.save()
-        if place.signals.received is not None:
-            raise Interrupted(place.signals.received)
+        place.signals.disarm()
         return Trained(job, step.model, step.first_bad_steps(), step.steps, log.seconds())
     finally:
         log.close()
@@ -165,7 +165,9 @@ class _Log:
             self.timed_from_step = self.tick_started_step = steps
             self.timed_from_time = self.tick_started_time = now
         self.bar.update(self.task, completed=steps, left=f"{self.left()} left")
-        if now - self.saved_at > SAVE_SECONDS:
+
+    def save_if_due(self) -> None:
+        if time.perf_counter() - self.saved_at > SAVE_SECONDS:
             self.save()
 
     def left(self) -> str:

@@ -32,26 +32,13 @@ def test_the_committed_choice_is_of_ops_and_backends_that_exist():
         assert set(choice) <= set(kernels.OPS) and set(choice.values()) <= set(kernels.BACKENDS)
 
 
-def test_the_committed_choice_is_read(monkeypatch):
+def test_the_committed_choice_is_read(monkeypatch, tmp_path):
     """As the file has it: by device class, the ops that differ from Inductor's own."""
-    table = '{"why": "", "choice": {"sm_90": {"batch_norm": "triton"}}}'
-    monkeypatch.setattr(kernels.resources, "files", lambda package: FakeFolder(table))
+    (tmp_path / "kernel_choice.json").write_text('{"why": "", "choice": {"sm_90": {"batch_norm": "triton"}}}')
+    monkeypatch.setattr(kernels.resources, "files", lambda package: tmp_path)
     kernels.committed.cache_clear()
     try:
         assert kernels.resolve("auto", "sm_90").batch_norm == "triton"
         assert kernels.resolve("auto", "sm_80").batch_norm == "inductor"
     finally:
         kernels.committed.cache_clear()
-
-
-class FakeFolder:
-    """A package's folder whose every file holds `text`."""
-
-    def __init__(self, text):
-        self.text = text
-
-    def joinpath(self, name):
-        return self
-
-    def read_text(self):
-        return self.text

@@ -228,6 +228,29 @@ def test_a_signal_to_one_stops_all_at_one_step_and_the_run_resumes_bit_for_bit(d
     assert_equal(newest(tmp_path)["step"], newest(straight)["step"])
 
 
+def drawing_slowly(arguments: list[str], begun: Path) -> int:
+    """In a process: a run whose first process takes its time to draw."""
+    from ali_fast.record import Recorder
+
+    def slow(self):
+        begun.touch()
+        time.sleep(1)
+
+    Recorder._write_figures = slow  # nothing is put back: the process ends with this
+    return cli.main(arguments)
+
+
+def test_a_signal_while_the_first_draws_its_last_figures_stops_all(data, tmp_path):
+    log, begun = tmp_path / "log", tmp_path / "begun"
+    processes = start(log, drawing_slowly, command(data, tmp_path / "run", "--steps", 8), begun)
+    deadline = time.monotonic() + 120
+    while not begun.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(processes[0].pid, signal.SIGTERM)
+    assert codes(processes) == [143, 143], log.read_text()
+    assert newest(tmp_path / "run")["step"]["steps"] == 8
+
+
 def test_bad_input(data, straight, tmp_path, capsys):
     log = tmp_path / "log"
     assert codes(start(log, cli.main, command(data, tmp_path / "odd", batch_size=15))) == [2, 2]

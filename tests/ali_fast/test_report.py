@@ -151,15 +151,24 @@ def test_a_run_that_has_nothing_yet_and_values_that_are_not_finite(tmp_path, run
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b'{"task": "sv', b"\xff\xfe{}", b"[1]"], ids=["empty", "cut", "binary", "list"]
+    "damage",
+    [b"", b'{"task": "sv', b"\xff\xfe{}", b"[1]", b'{"columns": [], "rows": 3, "paper": []}', b'{"rows": [1]}'],
+    ids=["empty", "cut", "binary", "list", "no table", "no rows"],
 )
 def test_what_cannot_be_read_is_left_out_and_named(run, damage):
     (run.evaluation / "frechet.json").write_bytes(damage)
-    run.environment.write_bytes(damage)
+    run.environment.write_bytes(b"[1]")
     text = Page(report.write(run).read_text()).text
     assert "Left out, because it cannot be read: evaluation/frechet.json, environment.json" in text
     assert "ours 17.3 +- 0.2" in text
     assert "batch size 100" in text
+
+
+@pytest.mark.parametrize("values", [{"epoch": None}, {"epoch": "1"}, {"loss_d": "much"}, {"sigma": [1]}])
+def test_what_is_no_number_of_a_tick_is_left_out(run, values):
+    with run.metrics.open("ab") as file:
+        file.write(json.dumps(tick(200) | values).encode() + b"\n" + json.dumps(tick(220)).encode() + b"\n")
+    assert "step 220" in Page(report.write(run).read_text()).text
 
 
 def test_ticks_that_are_damaged_are_left_out(run):

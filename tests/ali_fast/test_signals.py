@@ -35,6 +35,19 @@ def test_what_nohup_has_ignored_stays_so():
         signal.signal(signal.SIGHUP, before)
 
 
+def test_disarmed_a_signal_stops_at_once_and_one_that_was_noted_is_not_lost():
+    with Signals() as signals:
+        signals.arm()
+        signals.disarm()
+        with pytest.raises(Interrupted) as stopped:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stopped.value.exit_code == 143
+        signals.arm()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            signals.disarm()
+
+
 def test_a_second_sigint_ends_the_process():
     child = os.fork()
     if child == 0:

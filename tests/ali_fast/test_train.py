@@ -285,11 +285,11 @@ def test_the_checkpoint_is_saved_before_figures_are_drawn(data, tmp_path, monkey
 @pytest.mark.usefixtures("restored")
 @pytest.mark.parametrize(
     ("checkpoints", "figures", "saved", "drawn"),
-    [(1000, 1, [0, 30], [10, 20, 30, 30]), (1, 1000, [0, 10, 20, 30], [30])],
+    [(1000, 1, [0, 30], [10, 20, 30]), (1, 1000, [0, 10, 20, 30], [30])],
     ids=["figures", "checkpoints"],
 )
 def test_each_has_its_own_cadence(data, tmp_path, monkeypatch, checkpoints, figures, saved, drawn):
-    """Step 0's checkpoint is a trial, and what the end draws again is one with the run's last tick."""
+    """Step 0's checkpoint is a trial; what a tick has drawn the end does not draw again."""
     from ali_fast.record import Recorder
 
     def save(self, state):
@@ -298,7 +298,7 @@ def test_each_has_its_own_cadence(data, tmp_path, monkeypatch, checkpoints, figu
 
     seen, drawings, write = [], [], Recorder._write_checkpoint
     monkeypatch.setattr(Recorder, "_write_checkpoint", save)
-    monkeypatch.setattr(Recorder, "draw", lambda self: drawings.append(self.step.steps))
+    monkeypatch.setattr(Recorder, "_write_figures", lambda self: drawings.append(self.step.steps))
     cadence = ["--checkpoint-ticks", str(checkpoints), "--figure-ticks", str(figures)]
     assert cli.main(command(data, tmp_path, *cadence, steps=30)) == 0
     assert (seen, drawings) == (saved, drawn)
@@ -379,6 +379,23 @@ def test_what_cannot_be_written_beside_costs_no_step(data, tmp_path, monkeypatch
     run = tmp_path / "run"
     assert cli.main(command(data, run, "--checkpoint-ticks", "1000", "--figure-ticks", "1", steps=30)) == 2
     assert final(run)["step"]["steps"] > 0
+
+
+@pytest.mark.usefixtures("restored")
+def test_a_reader_that_fails_costs_no_step(data, tmp_path, monkeypatch):
+    """Whatever its cause: this one keeps its traceback."""
+    from ali_fast.data.ffcv_stream import ReaderError, Stream
+
+    def boom(self, number, *rest):
+        if number == 12:
+            raise ZeroDivisionError("boom")
+        return run_pipeline(self, number, *rest)
+
+    run_pipeline = Stream.run_pipeline
+    monkeypatch.setattr(Stream, "run_pipeline", boom)
+    with pytest.raises(ReaderError):
+        cli.main(command(data, tmp_path / "run", "--checkpoint-ticks", "1000", steps=30))
+    assert final(tmp_path / "run")["step"]["steps"] == 12
 
 
 def test_json_of_a_run_and_its_description(straight, tmp_path):

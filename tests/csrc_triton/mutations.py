@@ -36,7 +36,6 @@ class Mutation(NamedTuple):
     new: str
 
 
-DROP = ("uniforms >= threshold", "uniforms < threshold")
 ROWS = ("rows[:, None] < M", "rows[:, None] < M - 1")
 LAST_TILE = ("range(start, end, BM)", "range(start, end - BM, BM)")
 PART_ROWS = ("part_rows, end, BM)", "part_rows, end - BM, BM)")
@@ -47,7 +46,6 @@ MUTATIONS = [
     Mutation("adversarial_loss", "loss_kernel", "sign", "data, -seed_weight, seed", "data, seed_weight, -seed"),
     Mutation("adversarial_loss", "loss_kernel", "mask", "score_q += tl.where(data", "score_q += tl.where(inside"),
     Mutation("adversarial_loss", "loss_kernel", "bound", "range(0, 2 * N, B)", "range(0, N, B)"),
-    Mutation("batch_norm", "_drop", "mask", *DROP),
     Mutation("batch_norm", "_normalize", "sign", "h > 0", "h < 0"),
     Mutation("batch_norm", "_gradient", "sign", "h > 0", "h < 0"),
     Mutation("batch_norm", "small_forward_kernel", "sign", "x - mean[None, :]", "mean[None, :] - x"),
@@ -74,7 +72,7 @@ MUTATIONS = [
     Mutation("batch_norm", "backward_apply_kernel", "mask", "rows[:, None] < end", "rows[:, None] < end - 1"),
     Mutation("batch_norm", "backward_apply_kernel", "bound", "range(0, end - start, BM)", "range(BM, end - start, BM)"),
     Mutation("bias_act", "forward_kernel", "sign", "h > 0", "h < 0"),
-    Mutation("bias_act", "forward_kernel", "mask", *DROP),
+    Mutation("bias_act", "forward_kernel", "mask", "element_ty), mask=inside", "element_ty), mask=rows[:, None] < M"),
     Mutation("bias_act", "forward_kernel", "bound", *ROWS),
     Mutation("bias_act", "backward_kernel", "sign", "y > 0", "y < 0"),
     Mutation("bias_act", "backward_kernel", "mask", *DY),
@@ -94,6 +92,7 @@ MUTATIONS = [
     Mutation("philox", "channel_uniforms", "sign", "tl.join(w0, w2)", "tl.join(w2, w0)"),
     Mutation("philox", "channel_uniforms", "mask", "words & 0xFFFF", "words & 0x7FFF"),
     Mutation("philox", "channel_uniforms", "bound", "tl.cdiv(C, 8)", "(C // 8)"),
+    Mutation("philox", "drop_channels", "mask", "uniforms >= threshold", "uniforms < threshold"),
     Mutation("philox", "element_words", "sign", "uniform_float(w0)", "uniform_float(w1)"),
     Mutation("philox", "element_words", "mask", "(w2 & 0xFFFF)", "(w2 & 0x7FFF)"),
     Mutation("philox", "element_words", "bound", "(w3 & 0xFFFF)", "(w2 & 0xFFFF)"),

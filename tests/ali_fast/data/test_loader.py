@@ -120,7 +120,7 @@ def test_a_fault_in_the_thread_reaches_the_consumer(make, within, monkeypatch, r
 
     monkeypatch.setattr(ffcv_stream.Stream, "run_pipeline", boom)
     seen = 0
-    with within(120), pytest.raises(RuntimeError, match="reader thread failed") as error:
+    with within(120), pytest.raises(ffcv_stream.ReaderError, match="reader thread failed") as error:
         for _ in loader.epoch(0):
             seen += 1
     assert seen == 7

@@ -72,14 +72,16 @@ def test_training_learns_and_writes_a_line_an_epoch(train, tmp_path, points):
     assert all(len(line[name]) == 2 for line in found for name in ("loss", "kl", "covered", "near", "reverse_kl_near"))
 
 
-def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(train, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("at", "ticks"), [(17, [10]), (20, [10, 20]), (30, [10, 20, 30])])
+def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(train, tmp_path, monkeypatch, at, ticks):
+    """Also where an epoch ends: its line stands before its checkpoint."""
     straight = train(folder="straight")
     with monkeypatch.context() as patch:
-        stop_at(patch, 17)
+        stop_at(patch, at)
         with pytest.raises(Interrupted) as stopped:
             train()
     assert stopped.value.exit_code == 143
-    assert [line["step"] for line in lines(tmp_path / "run")] == [10]
+    assert [line["step"] for line in lines(tmp_path / "run")] == ticks
     resumed = train()
     assert resumed.steps == straight.steps == 30
     assert same(resumed.model, straight.model)
