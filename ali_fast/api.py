@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from dataclasses import dataclass
@@ -10,15 +11,19 @@ from typing import Any
 
 import torch
 
-from ali_fast import checkpoint, decide, kernels, presets
+from ali_fast import checkpoint, decide, describe, kernels, presets
 from ali_fast.condition import Condition
+from ali_fast.config import TrainConfig
 from ali_fast.data.schema import beton_path, read_manifest
 from ali_fast.errors import InputError
 from ali_fast.files import whole, write_text
 from ali_fast.inference import Inference
+from ali_fast.layers import BATCH_NORM_EPS
 from ali_fast.model import ALI
 from ali_fast.players import PLAYERS, Objective
 from ali_fast.run_directory import RunDirectory, is_export
+
+LAYER = ("table", "operation", "kernel", "strides", "condition", "batch_norm", "nonlinearity", "slope", "bias")
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,23 @@ class Saved:
     """Of the checkpoint, and below of its training images: an export knows neither."""
     trained_on: str | None = None
 
+    def check(self) -> None:
+        """Raises InputError where the parts do not belong together: files may be edited, or of several runs."""
+        players, a = PLAYERS.get(self.objective), self.preset.architecture
+        height, width, channels = self.image_shape
+        fits = {
+            "objective": players is not None,
+            "encoder": self.encoder in ("stochastic", "deterministic"),
+            "classes": isinstance(self.classes, int) == (players is not None and players.classes),
+            "condition": (self.condition is not None) == (players is not None and players.conditional),
+            "image_shape": channels == a.image_channels and max(height, width) <= a.image_size,
+        }
+        if wrong := [f"{name} {getattr(self, name)}" for name, good in fits.items() if not good]:
+            raise InputError(
+                f"{self.source} is not of a run of preset {self.preset.name}, objective {self.objective}, as its "
+                f"config.json has it: {'; '.join(wrong)}; restore what was changed"
+            )
+
 
 def load(run: str | Path, *, device: str = "auto") -> Inference:
     """The model of the newest undamaged checkpoint of `run` (of --ema: the average), or of an export directory.
@@ -46,6 +68,7 @@ def load(run: str | Path, *, device: str = "auto") -> Inference:
     """
     where = decide.device(device).device
     saved = _read_export(Path(run)) if is_export(Path(run)) else _read_run(RunDirectory(Path(run)))
+    saved.check()
     model = ALI(
         saved.preset.architecture,
         kernels.resolve("auto", decide.device_class(where)),
@@ -55,7 +78,7 @@ def load(run: str | Path, *, device: str = "auto") -> Inference:
         y_dim=None if saved.condition is None else len(saved.condition.names),
     )
     checkpoint.check_same_network(saved.weights, model.state_dict(), saved.source)
-    model.load_state_dict(saved.weights)
+    model.float().load_state_dict(saved.weights)
     return Inference(model.to(where).eval(), saved.image_shape, saved.condition, saved.step, saved.trained_on)
 
 
@@ -78,7 +101,9 @@ def newest_checkpoint(directory: RunDirectory) -> tuple[Path, dict[str, Any]]:
 def export(run: str | Path) -> Path:
     """Write the newest checkpoint's networks as RUN/export/NETWORK.safetensors and config.json; returns the directory.
 
-    Equal weights give equal bytes: no dates, paths or steps inside. Raises InputError as `load`.
+    config.json has what another program needs beside the weights' shapes: each layer's kind, batch norm's eps, and what
+    the encoder's last channels are. Equal weights give equal bytes: no dates, paths or steps inside.
+    Raises InputError as `load`.
     """
     from safetensors.torch import save
 
@@ -98,27 +123,47 @@ def export(run: str | Path) -> Path:
         "classes": inference.model.classes,
         "condition": None if inference.condition is None else inference.condition.to_json(),
         "image_shape": list(inference.image_shape),
+        "batch_norm_eps": BATCH_NORM_EPS,
+        "encoder_ends_in": ["mu"] if config.encoder == "deterministic" else ["mu", "log_sigma"],
+        "layers": _layers(config),
     }
     write_text(directory.export / "config.json", json.dumps(values, indent=2) + "\n")
     return directory.export
+
+
+def _layers(config: TrainConfig) -> dict[str, list[dict[str, Any]]]:
+    """Of each network, as `ali-fast describe --json` has them, but for what the weights' shapes tell."""
+    preset = dataclasses.replace(presets.resolve(config.dataset, config.preset), objective=config.objective)
+    described = describe.describe(preset)
+    return {
+        network: [{name: layer[name] for name in LAYER} for layer in described[network]["layers"]]
+        for network in describe.NETWORKS
+        if network in PLAYERS[config.objective].networks
+    }
 
 
 def _read_run(run: RunDirectory) -> Saved:
     config = run.read_config()
     preset = presets.resolve(config.dataset, config.preset)
     path, state = newest_checkpoint(run)
-    height, width, channels = state["conditions"]["image_shape"]
+    conditions = state["conditions"]
+    for name, asked in (("objective", config.objective), ("ema", config.ema)):
+        if conditions.get(name, asked) != asked:  # older versions did not write it down
+            raise InputError(
+                f"{path} is of another run than {run.config}: {name} {conditions[name]}, not {asked}; put it back"
+            )
+    height, width, channels = conditions["image_shape"]
     return Saved(
         path,
         preset,
         config.objective,
         config.encoder,
-        state["conditions"].get("classes"),
-        Condition.from_json(state["conditions"].get("condition")),
+        conditions.get("classes"),
+        Condition.from_json(conditions.get("condition")),
         (height, width, channels),
         state["step"]["model"] | state["step"].get("ema", {}),
         state["step"]["steps"],
-        state["conditions"].get("train_sha256"),
+        conditions.get("train_sha256"),
     )
 
 

@@ -32,8 +32,15 @@ class DamagedCheckpointError(Exception):
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
-    """The checkpoints in `directory`, newest first; `.part` files and others are not among them."""
-    found = [(int(match[1]), path) for path in directory.glob("step-*.pt") if (match := _NAME.fullmatch(path.name))]
+    """The checkpoints in `directory`, newest first; `.part` files and others are not among them.
+
+    Raises OSError for a directory that cannot be read: there may be some.
+    """
+    try:
+        names = os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    found = [(int(match[1]), directory / name) for name in names if (match := _NAME.fullmatch(name))]
     return [path for _, path in sorted(found, reverse=True)]
 
 
@@ -49,7 +56,7 @@ def save(directory: Path, step: int, state: Mapping[str, Any], *, keep: int) -> 
     part = path.with_suffix(".part")
     try:
         with open(part, "wb") as file:
-            _write({"format": FORMAT, **state}, file)
+            write({"format": FORMAT, **state}, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -80,7 +87,7 @@ def _path(directory: Path, step: int) -> Path:
     return directory / f"step-{step:08d}.pt"
 
 
-def _write(state: Mapping[str, Any], file: IO[bytes]) -> None:
+def write(state: Mapping[str, Any], file: IO[bytes]) -> None:
     """torch.save. Where writing fails, torch's zip writer raises another error as it closes: raise the first."""
     try:
         torch.save(state, file)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib.metadata
+import os
 import signal
 import sys
 from typing import Annotated, Any
@@ -75,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in USERS_ERRNO:
             raise
-        place = error.filename or ("standard output" if streams.stdout_fails() else None)
+        place = os.fsdecode(error.filename or "") or ("standard output" if streams.stdout_fails() else None)
         return _fail(f"{error.strerror}{f': {place}' if place else ''}", 2)
     except DivergedError as error:
         return _fail(str(error), 1)

@@ -26,6 +26,10 @@ def whole(path: Path) -> Iterator[Path]:
     try:
         yield part
         os.replace(part, path)
+    except OSError as error:
+        if error.filename is None:  # of a write: where is what the user can see to
+            error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 

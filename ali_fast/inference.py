@@ -43,7 +43,7 @@ class Codes(NamedTuple):
 
 def normal(what: str, shape: tuple[int, ...], seed: int) -> Tensor:
     """N(0, I), the same on every device; of each seed, every `what` has a stream of its own."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed_of(what, seed)))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed_of(what, seed)), dtype=torch.float32)
 
 
 class Inference:
@@ -103,10 +103,12 @@ class Inference:
 
     def decode(self, z: Given, y: Given | None = None) -> Tensor:
         """float [N, L] -> uint8 [N, H, W, C]."""
-        z = _tensor(z, "codes").to(torch.float32)
+        z = _tensor(z, "codes")
         z_dim = self.model.architecture.z_dim
-        if z.ndim != 2 or z.shape[1] != z_dim or not len(z):
-            raise InputError(f"codes of shape {list(z.shape)}: [N, {z_dim}] is expected")
+        if z.ndim != 2 or z.shape[1] != z_dim or not len(z) or z.is_complex():
+            kind = f"{z.dtype} " if z.is_complex() else "shape "
+            raise InputError(f"codes of {kind}{list(z.shape)}: [N, {z_dim}] is expected")
+        z = z.to(torch.float32)
 
         def generate(chunk: Tensor, *y: Tensor) -> Tensor:
             return self._cut(to_images(self.model.generate(chunk[:, :, None, None], *y)))
@@ -124,6 +126,7 @@ class Inference:
 
         y: of both, and as linear on the way. Returns uint8 [N, steps, H, W, C].
         """
+        first, last = self._checked(first), self._checked(last)
         if len(first) != len(last):
             raise InputError(f"from {len(first)} images to {len(last)}: as many are expected")
         if not isinstance(steps, int | np.integer) or steps < 1:
@@ -132,7 +135,7 @@ class Inference:
             raise InputError("y has to be a pair: that of the first images, and that of the last")
         of_first, of_last = (None, None) if y is None else y
         start, end = self.encode(first, of_first).sample(seed), self.encode(last, of_last).sample(seed + 1)
-        share = torch.linspace(0, 1, steps)[None, :, None]
+        share = torch.linspace(0, 1, steps, dtype=torch.float32)[None, :, None]
         z = torch.lerp(start[:, None], end[:, None], share).flatten(0, 1)
         told = zip(self._told(of_first, len(start)), self._told(of_last, len(start)), strict=True)
         ways = [torch.lerp(a.flatten(1)[:, None], b.flatten(1)[:, None], share).flatten(0, 1) for a, b in told]
@@ -144,8 +147,14 @@ class Inference:
         return float((x - x_hat).square().mean())
 
     def classification_error(self, images: Given, labels: Given) -> float:
-        """Share of images whose `classify` is not their label; labels: int64 [N]."""
-        return float((self.classify(images) != _tensor(labels, "labels")).double().mean())
+        """Share of images whose `classify` is not their label; labels: integers [N]."""
+        labels = _tensor(labels, "labels")
+        if labels.shape != (len(images),) or labels.is_floating_point() or labels.is_complex():
+            raise InputError(
+                f"labels of {labels.dtype} {list(labels.shape)} for {len(images)} images: a whole number of each is "
+                f"expected"
+            )
+        return float((self.classify(images) != labels).double().mean())
 
     def _told(self, y: Given | None, count: int) -> tuple[Tensor, ...]:
         """y of `count` images as the networks take it, float32 [count, K, 1, 1]; nothing of a run without condition."""
@@ -208,15 +217,20 @@ class Inference:
         training = self.model.training
         self.model.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                 yield
         finally:
             self.model.train(training)
 
 
 def _tensor(values: Given, what: str) -> Tensor:
-    """Raises InputError for what is no array of numbers. A view that runs backwards (a flipped image) is copied."""
+    """Raises InputError for what is no array of numbers. An array that torch does not take as it is is copied: a view
+    that runs backwards (a flipped image), one that may not be written, another machine's bytes, unsigned numbers."""
     try:
-        return torch.as_tensor(np.array(values, order="C", copy=None) if isinstance(values, np.ndarray) else values)
+        if isinstance(values, np.ndarray):
+            wide = values.dtype.kind == "u" and values.dtype.itemsize > 1  # torch can hold them, and not compare them
+            dtype = np.dtype(np.int64) if wide else values.dtype.newbyteorder("=")
+            values = np.array(values, dtype, order="C", copy=None if values.flags.writeable else True)
+        return torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"{what} of type {type(values).__name__}: a tensor or array of numbers is expected") from None

@@ -10,7 +10,7 @@ import base64
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -173,8 +173,8 @@ def chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> Ch
     return Chart(
         title,
         curves,
-        [Mark(across(value), number(value)) for value in round_numbers(x0, x1)],
-        [Mark(up(value), number(value)) for value in round_numbers(y0, y1)],
+        marks(round_numbers(x0, x1), across),
+        marks(round_numbers(y0, y1), up),
     )
 
 
@@ -185,6 +185,13 @@ def round_numbers(low: float, high: float) -> list[float]:
     step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= TICKS)
     first = math.ceil(low / step - 1e-9)
     return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def marks(values: Sequence[float], place: Callable[[float], float]) -> list[Mark]:
+    """With as many decimals as tell them apart."""
+    step = values[1] - values[0] if len(values) > 1 else 1.0
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    return [Mark(place(value), f"{value:,.{decimals}f}") for value in values]
 
 
 def number(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -122,6 +123,9 @@ class RunDirectory:
 
     def _kind(self) -> str | None:
         """TRAINING or MIXTURE, whose run was begun here, or None. Runs that lie in folders of this one are not."""
+        for folder in (self.path, self.checkpoints, *self.path.glob("*/checkpoints")):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.scandir(folder).close()  # glob passes over what it may not read, and there may be a run
         if any(self.path.glob(TRAINING)):
             return TRAINING
         ours = self.config.exists() or (self.path / "results.json").exists()

@@ -69,7 +69,12 @@ def _train(
     console.print(f"training images: {'held on the device' if resident else 'streamed'} ({why})")
     source = Source(data.loader, where, resident, conditional=data.condition is not None)
     step = build_step(config, preset, data, source, dtype, world, frozen_decoder(config, preset, run), console)
-    provenance = data.provenance() | {"dtype": str(dtype), "processes": world.size}
+    provenance = data.provenance() | {
+        "objective": config.objective,
+        "ema": config.ema,
+        "dtype": str(dtype),
+        "processes": world.size,
+    }
     seconds, resumed = restore(step, run, provenance, console)
     total = total_steps(config, len(data.loader))
     if world.first:

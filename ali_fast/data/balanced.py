@@ -17,7 +17,8 @@ def balanced_draws(labels: Rows, classes: tuple[str, ...], total: int, count: in
     """
     per_class, rest = divmod(total, len(classes))
     if rest or per_class < 1:
-        raise InputError(f"--labels {total}: must be a multiple of the {len(classes)} classes")
+        near = max(1, per_class) * len(classes)
+        raise InputError(f"--labels {total}: must be a multiple of the {len(classes)} classes, such as {near}")
     of_class = [np.flatnonzero(labels == label) for label in range(len(classes))]
     least = min(range(len(classes)), key=lambda label: len(of_class[label]))
     if len(of_class[least]) < per_class:

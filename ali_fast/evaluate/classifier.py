@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
 
+from ali_fast import checkpoint
 from ali_fast.data.schema import beton_path
 from ali_fast.errors import InputError
 from ali_fast.evaluate.progress import follow
@@ -179,5 +180,5 @@ def _restore(network: Network, path: Path, train_sha256: str) -> Classifier | No
 def _save(made: Classifier, path: Path, train_sha256: str) -> None:
     weights = made.network.state_dict()
     state = {"format": FORMAT, "train_sha256": train_sha256, "network": weights, "accuracy": made.accuracy}
-    with whole(path) as part:
-        torch.save(state, part)
+    with whole(path) as part, part.open("wb") as file:
+        checkpoint.write(state, file)

@@ -194,7 +194,7 @@ def draw(directory: Path, data_dir: Path, sizes: Sizes = PAPER) -> list[Path]:
     there = [name for name in LETTERS if kept.path(directory, name).exists()]
     if not there:
         raise InputError(
-            f"{directory} has no trained model to draw: ali-fast mixture run --run-dir {directory} makes them"
+            f"{directory} has no model that figure 8 shows: ali-fast mixture run makes them, without --no-inference"
         )
     columns = []
     for name in there:

@@ -22,6 +22,7 @@ def end_server() -> None:
     with context.Pool(1) as pool:
         server = pool.apply(os.getppid)
     os.kill(server, signal.SIGKILL)
+    os.waitid(os.P_PID, server, os.WEXITED | os.WNOWAIT)  # else the next start may still find it; multiprocessing reaps
 
 
 def wait_for_ticks(run: Path, count: int, alive: Callable[[], bool]) -> None:

@@ -8,7 +8,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file
 
 import ali_fast
 from ali_fast import api, checkpoint, cli, config, figures, kernels, presets
@@ -65,6 +67,89 @@ def test_round_trip_through_an_export(run):
     assert torch.equal(ali.encode(images).mu, again.encode(images).mu)
 
 
+def forward(layers, weights, eps, h):
+    """A network of an export in torch's own operations, from what its files say."""
+    for i, layer in enumerate(layers):
+        product = F.conv_transpose2d if layer["operation"] == "transposed convolution" else F.conv2d
+        bias = weights.get(f"products.{i}.bias")
+        h = product(h, weights[f"products.{i}.weight"], bias, layer["strides"])
+        norm = {name.split(".")[-1]: t for name, t in weights.items() if name.startswith(f"activations.{i}.")}
+        if layer["batch_norm"]:
+            h = F.batch_norm(h, norm["running_mean"], norm["running_var"], norm["weight"], norm["bias"], False, 0, eps)
+        elif layer["bias"] == "untied":
+            h = h + norm["bias"]
+        if layer["nonlinearity"] == "leaky_relu":
+            h = F.leaky_relu(h, layer["slope"])
+        elif layer["nonlinearity"] == "sigmoid":
+            h = h.sigmoid()
+        else:
+            assert layer["nonlinearity"] == "linear"
+    return h
+
+
+@pytest.mark.parametrize("encoder", ["stochastic", "deterministic"])
+def test_an_export_says_all_that_another_program_needs(tmp_path, encoder):
+    run, _ = make_run(tmp_path / "run", encoder=encoder)
+    exported, ali = api.export(run), ali_fast.load(run)
+    said = json.loads((exported / "config.json").read_text())
+    nets = {name: load_file(exported / f"{name}.safetensors") for name in ("encoder", "decoder")}
+    z = torch.randn(3, PRESET.architecture.z_dim, generator=torch.Generator().manual_seed(1))
+    images, eps = ali.decode(z), said["batch_norm_eps"]
+    x_tilde = forward(said["layers"]["decoder"], nets["decoder"], eps, z[:, :, None, None])
+    assert torch.equal((x_tilde * 255).round().to(torch.uint8).permute(0, 2, 3, 1), images)
+    codes = forward(said["layers"]["encoder"], nets["encoder"], eps, images.permute(0, 3, 1, 2) / 255).flatten(1)
+    parts = codes.chunk(len(said["encoder_ends_in"]), dim=1)
+    for name, part in zip(said["encoder_ends_in"], parts, strict=True):
+        torch.testing.assert_close(part, getattr(ali.encode(images), name), rtol=1e-5, atol=1e-5)
+    assert set(said["layers"]) == {"encoder", "decoder", "discriminator"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("objective", "semi-supervised"),
+        ("encoder", "foo"),
+        ("classes", 10),
+        ("condition", {"kind": "classes", "names": ["a"]}),
+        ("image_shape", [9, 9, 1]),
+        ("image_shape", [8, 8, 3]),
+        ("image_shape", [8, 8, 2**70]),
+    ],
+)
+def test_an_export_whose_parts_do_not_fit_is_named(run, field, value):
+    exported = api.export(run)
+    values = json.loads((exported / "config.json").read_text()) | {field: value}
+    (exported / "config.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match="is not of a run of preset digits, objective"):
+        ali_fast.load(exported)
+
+
+@pytest.mark.parametrize(("name", "value"), [("objective", "post-hoc"), ("ema", 0.9)])
+def test_a_checkpoint_of_another_run_is_named(run, name, value):
+    _, state = api.newest_checkpoint(RunDirectory(run))
+    state = {k: v for k, v in state.items() if k != "format"} | {"conditions": state["conditions"] | {name: value}}
+    checkpoint.save(run / "checkpoints", 8, state, keep=3)
+    with pytest.raises(InputError, match=f"step-00000008.pt is of another run than .*: {name} {value}, not "):
+        ali_fast.load(run)
+
+
+def test_torchs_modes_change_nothing(run):
+    ali = ali_fast.load(run)
+    images = ali.sample(4)
+    codes, way = ali.encode(images), ali.interpolate(images[:2], images[2:], 3)
+    with torch.autocast("cpu"):
+        assert torch.equal(ali.encode(images).mu, codes.mu)
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = ali_fast.load(run)
+        assert torch.equal(again.sample(4), images)
+        assert again.encode(images).mu.dtype == torch.float32
+        assert torch.equal(again.encode(images).sample(1), codes.sample(1))
+        assert torch.equal(again.interpolate(images[:2], images[2:], 3), way)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_of_a_run_with_ema_the_average_is_used(tmp_path):
     path, model = make_run(tmp_path / "run")
     run = RunDirectory(path)
@@ -113,7 +198,7 @@ def test_a_damaged_export_is_named(run):
 def test_an_export_of_another_network_is_named(run):
     exported = api.export(run)
     values = json.loads((exported / "config.json").read_text())
-    values |= {"dataset": "cifar10", "preset": "cifar10"}
+    values |= {"dataset": "cifar10", "preset": "cifar10", "image_shape": [32, 32, 3]}
     (exported / "config.json").write_text(json.dumps(values))
     with pytest.raises(InputError, match="another network"):
         ali_fast.load(exported)

@@ -1,3 +1,4 @@
+import errno
 import os
 import resource
 import signal
@@ -123,6 +124,16 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path, start):
             thread.join()
         assert not failures
     assert names(tmp_path) == ["a.txt"]
+
+
+def test_where_the_disk_is_full_the_file_is_named(tmp_path):
+    with pytest.raises(OSError, match="No space left") as error, whole(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert error.value.filename == str(tmp_path / "a.txt")
+    with pytest.raises(FileNotFoundError) as error, whole(tmp_path / "a.txt"):
+        (tmp_path / "absent").read_text()
+    assert error.value.filename == str(tmp_path / "absent")
+    assert names(tmp_path) == []
 
 
 def test_what_a_killed_process_left_is_cleared_and_what_a_living_one_writes_is_not(tmp_path):

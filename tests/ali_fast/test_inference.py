@@ -130,6 +130,30 @@ def test_other_nonsense_is_named(ali):
         ali.classify(images)
 
 
+def test_labels_of_another_shape_are_named(make_small):
+    ali = Inference(make_small("maxout", torch.float32, objective="semi-supervised", classes=3), (6, 7, 1))
+    given, right = images(5), ali.classify(images(5))
+    assert ali.classification_error(given, right) == 0
+    assert ali.classification_error(given, right.numpy().astype(np.uint16)) == 0
+    for wrong in (right[:, None], right[:1], right[:3], right[0], right.float(), torch.eye(5, dtype=torch.int64)):
+        with pytest.raises(InputError, match=r"for 5 images: a whole number of each is expected"):
+            ali.classification_error(given, wrong)
+
+
+@pytest.mark.filterwarnings("error")
+def test_arrays_that_torch_does_not_take_as_they_are(ali):
+    given, z = images(2), np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
+    expected = ali.encode(given).mu, ali.decode(z)
+    kept = given.copy()
+    kept.flags.writeable = False
+    assert torch.equal(ali.encode(kept).mu, expected[0])
+    assert torch.equal(ali.decode(z.astype(">f4")), expected[1])
+    with pytest.raises(InputError, match=r"codes of torch.complex64 \[2, 4\]: "):
+        ali.decode(z.astype(np.complex64))
+    with pytest.raises(InputError, match="images of type NoneType"):
+        ali.interpolate(None, given)
+
+
 def test_a_flipped_array_is_an_array(ali):
     batch = images(3)
     assert torch.equal(ali.encode(batch[:, ::-1]).mu, ali.encode(batch[:, ::-1].copy()).mu)

@@ -133,6 +133,16 @@ def test_round_numbers(low, high, expected):
     assert report.round_numbers(low, high) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.02355, 0.02358), (0, 1), (-3e-7, 4e-7), (1000, 250_000), (12345.1, 12345.9), (5, 5)]
+)
+def test_marks_of_an_axis_can_be_told_apart_and_are_what_they_say(low, high):
+    values = report.round_numbers(low, high)
+    said = [mark.text for mark in report.marks(values, lambda x: x)]
+    assert len(set(said)) == len(said)
+    assert [float(text.replace(",", "")) for text in said] == pytest.approx(values, rel=1e-12, abs=1e-12)
+
+
 def test_long_runs_are_thinned_and_end_where_they_end():
     points = [(float(i), float(i)) for i in range(5003)]
     path = report.chart("t", {"a": points}).curves[0].path

@@ -1,6 +1,7 @@
 """What `train` refuses, each in one line."""
 
 import dataclasses
+import errno
 import os
 import signal
 from pathlib import Path
@@ -100,6 +101,32 @@ def test_more_than_the_kernels_can_count_is_refused(data, tmp_path, capsys, monk
         2,
         "ali-fast: --batch-size 16: preset digits takes at most 15 on one device\n",
     )
+
+
+@pytest.mark.parametrize("hidden", ["run", "run/checkpoints"])
+def test_a_run_that_may_not_be_read_is_not_taken_for_none(data, tmp_path, capsys, monkeypatch, hidden):
+    """To root everything may be read."""
+    run = tmp_path / "run"
+    assert cli.main(command(data, run, steps=10)) == 0
+    before = {path: path.read_bytes() for path in (run / "config.json", run / "metrics.jsonl")}
+    capsys.readouterr()
+
+    def guarded(function):
+        def refuse(path=".", *more):
+            if Path(path) == tmp_path / hidden:
+                raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+            return function(path, *more)
+
+        return refuse
+
+    with monkeypatch.context() as patch:
+        for name in ("scandir", "listdir"):
+            patch.setattr(os, name, guarded(getattr(os, name)))
+        for arguments in (command(data, run, "--seed", "7", steps=20), ["sample", str(run)]):
+            assert in_process(arguments, capsys) == (2, f"ali-fast: Permission denied: {tmp_path / hidden}\n")
+    assert {path: path.read_bytes() for path in before} == before
+    assert cli.main(command(data, run, steps=20)) == 0
+    assert final(run)["step"]["steps"] == 20
 
 
 def test_checkpoint_of_another_network(data, tmp_path, capsys):

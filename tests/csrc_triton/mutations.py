@@ -72,7 +72,7 @@ MUTATIONS = [
     Mutation("batch_norm", "backward_apply_kernel", "mask", "rows[:, None] < end", "rows[:, None] < end - 1"),
     Mutation("batch_norm", "backward_apply_kernel", "bound", "range(0, end - start, BM)", "range(BM, end - start, BM)"),
     Mutation("bias_act", "forward_kernel", "sign", "h > 0", "h < 0"),
-    Mutation("bias_act", "forward_kernel", "mask", "element_ty), mask=inside", "element_ty), mask=rows[:, None] < M"),
+    Mutation("bias_act", "forward_kernel", "mask", "mask=cols < C, other=0.0", "mask=cols < C - 1, other=0.0"),
     Mutation("bias_act", "forward_kernel", "bound", *ROWS),
     Mutation("bias_act", "backward_kernel", "sign", "y > 0", "y < 0"),
     Mutation("bias_act", "backward_kernel", "mask", *DY),

@@ -4,7 +4,9 @@ import dataclasses
 import errno
 import io
 import json
+import resource
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -202,7 +204,7 @@ ALL = ("train", "valid", "test")
         (ALL[:2], "ab", "frechet", [], "folder has no test split"),
         (ALL[:2], "ab", "reconstruction", [], "folder has no test split"),
         (ALL, "ab", "svm", ["--labels", 200], "class 'a' has 60 labelled images; take at most 120"),
-        (ALL, "abc", "svm", ["--labels", 100], "must be a multiple of the 3 classes"),
+        (ALL, "abc", "svm", ["--labels", 100], "must be a multiple of the 3 classes, such as 99"),
         (ALL, "ab", "classes", [], "this is a run of ali; evaluate one of semi-supervised"),
         (ALL, "ab", "condition", [], "this is a run of ali; evaluate one of conditional"),
         (ALL, "ab", "svm", ["--draws", 0], "--draws 0: must be at least 1"),
@@ -276,6 +278,23 @@ def test_a_classifier_that_cannot_be_kept_serves_all_the_same(run, tmp_path, dat
     monkeypatch.setattr(classifier, "_restore", lambda *_: None)
     assert evaluate(run, "--task", "reconstruction") == 0
     assert "cannot be kept (Read-only file system)" in capsys.readouterr().err
+
+
+def test_a_full_disk_under_the_classifier_is_said_and_leaves_nothing(run, data, capsys, monkeypatch):
+    """torch's writer of zips raises another error than the disk's."""
+    kept = data / "digits" / "classifier.pt"
+    kept.unlink(missing_ok=True)
+    before = sorted(kept.parent.iterdir())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ours = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        assert evaluate(run, "--task", "reconstruction") == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ours)
+    assert "the classifier cannot be kept (File too large)" in " ".join(capsys.readouterr().err.split())
+    assert sorted(kept.parent.iterdir()) == before
 
 
 def test_data_are_looked_for_where_they_are_said_to_be_and_the_step_is_the_weights_own(run, data, tmp_path):

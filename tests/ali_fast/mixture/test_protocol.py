@@ -184,7 +184,7 @@ def test_a_trainings_directory_is_left_as_it_is(make_config, console):
 
 
 def test_a_figure_of_nothing_and_a_damaged_model_are_the_users_to_know(make_config, console, data_dir, tmp_path):
-    with pytest.raises(InputError, match="has no trained model to draw"):
+    with pytest.raises(InputError, match="has no model that figure 8 shows"):
         protocol.draw(tmp_path, data_dir)
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "best.safetensors").write_bytes(b"no tensors here")
