@@ -1,4 +1,4 @@
-"""What a run says about itself, once per tick: a JSON line, TensorBoard's scalars, and the live line.
+"""What a run says about itself, once per tick: a JSON line and TensorBoard's scalars.
 
 A tick is a span of training of a fixed number of images; its values are means over it, added up on the
 device. A run that ends between two ticks ends with a shorter one; lengthened, it goes on from there. Every tick

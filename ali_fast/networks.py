@@ -96,7 +96,8 @@ CELEBA = Architecture(
         transposed_bn(2, 1, 64),
         image(3),
     ),
-    # The table drops nothing in D(x) and normalizes its first layer; the code, followed here, does neither.
+    # The code, followed here, drops 0.2 in all of D(x) and does not normalize its first layer; the table drops nothing
+    # there and does.
     discriminator_x=(
         conv(2, 1, 64, dropout=0.2, bias="tied"),
         conv_bn(7, 2, 128, dropout=0.2),

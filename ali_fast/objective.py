@@ -214,7 +214,7 @@ def judge(
     y: Tensor | None = None,
     e_joint: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """D on the joint batch: losses and scores [4], D's gradients, and L_g's at what the other player `made`.
+    """D on the joint batch: the METRICS but sigma, D's gradients, and L_g's at what the other player `made`.
 
     made: those of x_tilde, z_joint and e_joint that it is to learn from, in this order. y: the labels of the last of x,
     where D has classes. e_joint: each pair's embedded condition [2 M, 256, 1, 1], where D takes one.

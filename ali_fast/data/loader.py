@@ -27,12 +27,10 @@ class BetonLoader:
     than the set. Attributes: beton, manifest, order.
     """
 
-    def __init__(
-        self, path: Path, *, batch_size: int, seed: int = 0, shuffle: bool = True, rank: int = 0, world: int = 1
-    ) -> None:
+    def __init__(self, path: Path, *, batch_size: int, seed: int = 0, rank: int = 0, world: int = 1) -> None:
         self.beton = Beton(path)
         self.manifest = self.beton.manifest
-        self.order = Order(self.manifest.count, batch_size, seed, shuffle, rank, world)
+        self.order = Order(self.manifest.count, batch_size, seed, rank, world)
         self._loader: Any = None
 
     def __len__(self) -> int:

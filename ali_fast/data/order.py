@@ -27,7 +27,6 @@ class Order:
     count: int
     batch_size: int
     seed: int = 0
-    shuffle: bool = True
     rank: int = 0
     world: int = 1
 
@@ -47,8 +46,6 @@ class Order:
 
     def epoch(self, epoch: int, start: int = 0) -> np.ndarray:
         """This rank's samples of an epoch, from batch `start` on: int64 [(len - start) * batch_size]."""
-        indices = np.arange(self.count)
-        if self.shuffle:
-            indices = np.random.default_rng(ffcv_seed(self.seed) + epoch).permutation(indices)
+        indices = np.random.default_rng(ffcv_seed(self.seed) + epoch).permutation(self.count)
         steps = indices[: len(self) * self.batch_size * self.world].reshape(len(self), self.world, self.batch_size)
         return steps[start:, self.rank].reshape(-1)

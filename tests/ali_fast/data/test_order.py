@@ -23,10 +23,6 @@ def test_formula():
     assert np.array_equal(Order(count=23, batch_size=10, seed=7).epoch(2), expected)
 
 
-def test_unshuffled_is_file_order():
-    assert np.array_equal(Order(count=23, batch_size=10, shuffle=False).epoch(9), np.arange(20))
-
-
 def test_start_skips_whole_batches():
     order = Order(count=103, batch_size=10, seed=1)
     assert len(order) == 10
