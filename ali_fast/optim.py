@@ -101,10 +101,11 @@ class Adam:
                 self.count += 1 if unscale is None else 1 - self.overflow
             torch._foreach_copy_(old_m, m)
             torch._foreach_copy_(old_v, v)
-            torch._foreach_copy_(masters, new)
-            low = [(copy, p) for copy, p in zip(copies, new, strict=True) if copy is not None]
-            if len(low) > 0:
-                torch._foreach_copy_([copy for copy, _ in low], [p for _, p in low])
+            # One by one: a list of copies stays a kernel of its own, and all weights would go through memory again.
+            for master, copy, p in zip(masters, copies, new, strict=True):
+                master.copy_(p)
+                if copy is not None:
+                    copy.copy_(p)
 
     def _check(self, gradients: list[Tensor]) -> None:
         """Whether any gradient overflowed, and the scale of the next step."""
