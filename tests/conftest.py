@@ -82,3 +82,11 @@ def hand_clock(monkeypatch) -> SimpleNamespace:
     clock = SimpleNamespace(now=1000.0)
     monkeypatch.setattr("time.perf_counter", lambda: clock.now)
     return clock
+
+
+@pytest.fixture(scope="module")
+def hangs_up() -> Iterator[None]:
+    """SIGHUP means what it does on a terminal: under nohup it is ignored, and its children's too."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

@@ -12,6 +12,8 @@ import pytest
 from ali_fast import cli, commands
 from ali_fast.errors import DivergedError, InputError, Interrupted
 
+pytestmark = pytest.mark.usefixtures("hangs_up")
+
 
 def run(*arguments, **options):
     return subprocess.run([sys.executable, "-m", "ali_fast", *arguments], capture_output=True, text=True, **options)

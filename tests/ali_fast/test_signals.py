@@ -6,6 +6,8 @@ import pytest
 from ali_fast.errors import Interrupted
 from ali_fast.signals import Signals
 
+pytestmark = pytest.mark.usefixtures("hangs_up")
+
 
 def test_before_it_is_armed_a_signal_stops_at_once():
     for signum, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):

@@ -13,6 +13,8 @@ import pytest
 
 from ali_fast import cli, streams
 
+pytestmark = pytest.mark.usefixtures("hangs_up")
+
 COMMAND = [sys.executable, "-m", "ali_fast"]
 
 

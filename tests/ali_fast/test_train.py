@@ -23,6 +23,8 @@ from ali_fast.live import LiveLine
 from ali_fast.model import ALI
 from ali_fast.train import tick_steps
 
+pytestmark = pytest.mark.usefixtures("hangs_up")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def no_server_left():
