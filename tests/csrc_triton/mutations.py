@@ -6,6 +6,7 @@ By hand, minutes: each mutation is made in a copy of the package and its tests, 
 the first failure. Prints the table of README.md; exit code 1 if a mutation survives.
 """
 
+import importlib
 import os
 import re
 import shutil
@@ -14,14 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-os.environ["TRITON_INTERPRET"] = "1"
-
-import hypothesis  # noqa: F401
 import pytest
-import torch  # noqa: F401
-import triton  # noqa: F401
 
-sys.dont_write_bytecode = True
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("csrc_triton", "tests/csrc_triton", "tests/conftest.py", "pyproject.toml")
 
@@ -130,7 +125,16 @@ def first_failure(tree: Path, module: str) -> str | None:
     return named[1]
 
 
+def prepare_process() -> None:
+    """For the forks, before any test: not at import, since the suite imports the table of mutations."""
+    os.environ["TRITON_INTERPRET"] = "1"
+    sys.dont_write_bytecode = True
+    for shared in ("hypothesis", "torch", "triton"):
+        importlib.import_module(shared)
+
+
 def main() -> int:
+    prepare_process()
     survivors = 0
     print("| kernel | mutation | caught by |\n| --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
