@@ -78,7 +78,7 @@ def load(run: str | Path, *, device: str = "auto") -> Inference:
         y_dim=None if saved.condition is None else len(saved.condition.names),
     )
     checkpoint.check_same_network(saved.weights, model.state_dict(), saved.source)
-    model.float().load_state_dict(saved.weights)
+    model.float().load_state_dict(saved.weights)  # float: whatever torch's default is
     return Inference(model.to(where).eval(), saved.image_shape, saved.condition, saved.step, saved.trained_on)
 
 
@@ -101,9 +101,9 @@ def newest_checkpoint(directory: RunDirectory) -> tuple[Path, dict[str, Any]]:
 def export(run: str | Path) -> Path:
     """Write the newest checkpoint's networks as RUN/export/NETWORK.safetensors and config.json; returns the directory.
 
-    config.json has what another program needs beside the weights' shapes: each layer's kind, batch norm's eps, and what
-    the encoder's last channels are. Equal weights give equal bytes: no dates, paths or steps inside.
-    Raises InputError as `load`.
+    config.json has what another program needs to build E and G beside the weights' shapes: each layer's kind, batch
+    norm's eps, and what the encoder's last channels are. Equal weights give equal bytes: no dates, paths or steps
+    inside. Raises InputError as `load`.
     """
     from safetensors.torch import save
 
@@ -133,12 +133,17 @@ def export(run: str | Path) -> Path:
 
 def _layers(config: TrainConfig) -> dict[str, list[dict[str, Any]]]:
     """Of each network, as `ali-fast describe --json` has them, but for what the weights' shapes tell."""
+    players = PLAYERS[config.objective]
     preset = dataclasses.replace(presets.resolve(config.dataset, config.preset), objective=config.objective)
     described = describe.describe(preset)
     return {
-        network: [{name: layer[name] for name in LAYER} for layer in described[network]["layers"]]
+        network: [
+            {name: layer[name] for name in LAYER}
+            for layer in described[network]["layers"]
+            if layer["table"] != "discriminator_z" or players.judged == "pairs"
+        ]
         for network in describe.NETWORKS
-        if network in PLAYERS[config.objective].networks
+        if network in players.networks
     }
 
 
@@ -150,7 +155,7 @@ def _read_run(run: RunDirectory) -> Saved:
     for name, asked in (("objective", config.objective), ("ema", config.ema)):
         if conditions.get(name, asked) != asked:  # older versions did not write it down
             raise InputError(
-                f"{path} is of another run than {run.config}: {name} {conditions[name]}, not {asked}; put it back"
+                f"{path} is of another run than {run.config}: {name} {conditions[name]}, not {asked}; move it there"
             )
     height, width, channels = conditions["image_shape"]
     return Saved(

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import tyro
 
 import ali_fast
-from ali_fast import commands, run_commands, streams
+from ali_fast import commands, run_commands, stdio
 from ali_fast.errors import DivergedError, InputError, Interrupted
 from ali_fast.evaluate.commands import Evaluate
 from ali_fast.mixture.commands import Mixture
@@ -58,7 +58,7 @@ USERS_ERRNO = frozenset(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; returns the exit code."""
-    streams.take_any_text()
+    stdio.take_any_text()
     before = {signum: signal.signal(signum, _stopped) for signum in to_stop()}
     try:
         if (sys.argv[1:] if arguments is None else arguments) == ["--version"]:
@@ -71,12 +71,14 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         return _fail(str(error), 2)
     except BrokenPipeError:  # the reader of our output, head or less, has seen enough
-        streams.fall_silent(streams.STDOUT)
+        stdio.fall_silent(stdio.STDOUT)
         return 0
     except OSError as error:
         if error.errno not in USERS_ERRNO:
             raise
-        place = os.fsdecode(error.filename or "") or ("standard output" if streams.stdout_fails() else None)
+        place = error.filename or ("standard output" if stdio.stdout_fails() else None)
+        if isinstance(place, bytes):  # TensorBoard's
+            place = os.fsdecode(place)
         return _fail(f"{error.strerror}{f': {place}' if place else ''}", 2)
     except DivergedError as error:
         return _fail(str(error), 1)
@@ -92,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(arguments: list[str] | None = None) -> Any:
     """The subcommand as its dataclass. Exits, as tyro does, on `--help` and on flags that are not there."""
-    streams.widen()
+    stdio.widen()
     choices: Any = None
     for name, command in COMMANDS.items():
         choice = Annotated[command, tyro.conf.subcommand(name=name, prefix_name=False)]  # type: ignore[valid-type]
@@ -106,11 +108,11 @@ def parse(arguments: list[str] | None = None) -> Any:
 
 
 def _fail(message: str, code: int) -> int:
-    streams.leave_dead_terminals()
+    stdio.leave_dead_terminals()
     try:
         print(f"ali-fast: {' '.join(message.split())}", file=sys.stderr)
     except OSError:  # nobody is told then, but by the code
-        streams.fall_silent(streams.STDERR)
+        stdio.fall_silent(stdio.STDERR)
     return code
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from ali_fast.streams import STDOUT, fall_silent
+from ali_fast.stdio import STDOUT, fall_silent
 
 
 class Steady(Console):

@@ -7,7 +7,7 @@ import signal
 from types import FrameType
 
 from ali_fast.errors import Interrupted
-from ali_fast.streams import leave_dead_terminals
+from ali_fast.stdio import leave_dead_terminals
 
 
 def to_stop() -> list[signal.Signals]:

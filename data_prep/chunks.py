@@ -202,8 +202,8 @@ def _received(pipe: Connection, job: _Job, reading: int) -> tuple[int, Chunk]:
 
 
 def _work(job: _Job, pipe: Connection, reading: np.ndarray, parent: int) -> None:
-    for asks_all in (signal.SIGINT, signal.SIGHUP):  # whom the terminal tells: the parent's to answer
-        signal.signal(asks_all, signal.SIG_IGN)
+    for of_terminal in (signal.SIGINT, signal.SIGHUP):  # told to all of its processes: the parent's to answer
+        signal.signal(of_terminal, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no worker outlives a killed parent
     if os.getppid() != parent:

@@ -1,9 +1,11 @@
 import dataclasses
 import errno
 import json
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from ali_fast import api, checkpoint, cli, config, figures, kernels, presets
 from ali_fast.config import TrainConfig
 from ali_fast.errors import InputError
 from ali_fast.model import ALI
+from ali_fast.players import PLAYERS
 from ali_fast.run_directory import RunDirectory
 
 PRESET = presets.resolve("digits")
@@ -102,6 +105,23 @@ def test_an_export_says_all_that_another_program_needs(tmp_path, encoder):
     for name, part in zip(said["encoder_ends_in"], parts, strict=True):
         torch.testing.assert_close(part, getattr(ali.encode(images), name), rtol=1e-5, atol=1e-5)
     assert set(said["layers"]) == {"encoder", "decoder", "discriminator"}
+
+
+@pytest.mark.parametrize("objective", PLAYERS)
+def test_an_exports_layers_are_the_models(objective):
+    players = PLAYERS[objective]
+    more = {"classes": 10} if players.classes else {"y_dim": 10} if players.conditional else {}
+    model = ALI(PRESET.architecture, kernels.resolve("eager", "cpu"), objective, **more)
+    given = {"decoder_from": Path("run")} if players.frozen_decoder else {"labels": 100} if players.classes else {}
+    layers = api._layers(TrainConfig(dataset="digits", objective=objective, **given).resolved())
+    assert set(layers) == set(players.networks) - {"embedding"}
+    for name, described in layers.items():
+        stacks: dict[str, list] = {}
+        for key, weight in getattr(model, name).state_dict().items():
+            if found := re.fullmatch(r"(?:(\w+)\.)?products\.\d+\.weight", key):
+                stacks.setdefault(f"{name}_{found[1]}" if found[1] else name, []).append([*weight.shape[2:]])
+        assert {table: [r["kernel"] for r in described if r["table"] == table] for table in stacks} == stacks
+        assert {row["table"] for row in described} == set(stacks)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from ali_fast import cli, streams
+from ali_fast import cli, stdio
 
 pytestmark = pytest.mark.usefixtures("hangs_up")
 
@@ -71,7 +71,7 @@ def test_help_on_a_narrow_terminal_ends(columns):
 def test_what_a_stream_cannot_encode_is_a_question_mark(monkeypatch):
     bytes_ = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(bytes_, encoding="ascii"))
-    streams.take_any_text()
+    stdio.take_any_text()
     print("5 ± 1, \udce9", flush=True)
     assert bytes_.getvalue() == b"5 ? 1, ?\n"
 
