@@ -5,7 +5,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -19,17 +18,11 @@ def run(*arguments, **options):
     return subprocess.run([sys.executable, "-m", "ali_fast", *arguments], capture_output=True, text=True, **options)
 
 
-def test_help_is_quick_and_imports_nothing_heavy():
-    started = time.process_time()
+def test_help_imports_little_and_nothing_heavy():
     code = "import sys\nfrom ali_fast.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
-    code += "assert not {'torch', 'numpy', 'numba', 'PIL'} & set(sys.modules)"
-    import resource
-
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code += "assert not {'torch', 'numpy', 'numba', 'PIL'} & set(sys.modules)\nprint(len(sys.modules), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0  # seconds of CPU
-    assert time.process_time() - started < 1.0
+    assert int(done.stderr) < 300  # modules: torch has 1,100
     for name in cli.COMMANDS:
         assert name in done.stdout
 

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 import urllib.request
@@ -170,29 +169,21 @@ def test_a_wrong_pixel_is_found_by_check_and_verify(refused, prepared, tmp_path)
 
 
 def test_a_damaged_file_is_refused_before_anything_heavy_is_imported(prepared, tmp_path):
+    """Modules are counted, not seconds: a busy machine's imports take as long as they please."""
     published.put(tmp_path / "digits", prepared | {"train.beton": b""})
+    heavy = "{'torch', 'ffcv', 'numba', 'scipy', 'PIL', 'rich.progress'}"
     code = "import sys\nfrom ali_fast.cli import main\ncode = main(sys.argv[1:])\n"
-    code += (
-        "print(*sorted({'torch', 'ffcv', 'numba', 'scipy', 'PIL', 'rich.progress'} & set(sys.modules)))\nsys.exit(code)"
-    )
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", "import torch"], check=True, env=environment)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    of_torch = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime  # 4 s when idle
+    code += f"print(*sorted({heavy} & set(sys.modules)), len(sys.modules))\nsys.exit(code)"
     for command in (["train", "--dataset", "digits"], ["prepare", "digits"]):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
             [sys.executable, "-c", code, *command, "--data-dir", str(tmp_path)],
             capture_output=True,
             text=True,
             timeout=120,
-            env=environment,
         )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert (done.returncode, done.stdout) == (2, "\n")
+        assert done.returncode == 2
         assert re.fullmatch(r"ali-fast: .*train\.beton: cut short.*--force.*\n", done.stderr)
-        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < of_torch / 4  # CPU, imports too
+        assert int(done.stdout) < 500  # 400 with numpy's, which are 170; torch alone has 1,100
 
 
 def test_a_data_dir_one_may_not_write_to(refused, tmp_path):
