@@ -37,12 +37,17 @@ def pays(device: torch.device, channels: int, kernel: int, stride: int, size: in
 
 def convolution(h: Tensor, weight: Tensor, stride: int) -> Tensor:
     """F.conv2d(h, weight, stride=stride) for h [N, C, H, W] and a square weight [maps, C, k, k]; channels last."""
-    return F.linear(_Im2col.apply(h, weight.shape[2], stride), _matrix(weight)).permute(0, 3, 1, 2)
+    return product(h, matrix(weight), weight.shape[2], stride)
+
+
+def product(h: Tensor, matrix: Tensor, k: int, stride: int) -> Tensor:
+    """The same by the `matrix` of a k x k weight."""
+    return F.linear(_Im2col.apply(h, k, stride), matrix).permute(0, 3, 1, 2)
 
 
 def transposed(h: Tensor, weight: Tensor, stride: int) -> Tensor:
     """F.conv_transpose2d(h, weight, stride=stride) for h [N, C, H, W], weight [C, maps, k, k]; channels last."""
-    patches = h.permute(0, 2, 3, 1) @ _matrix(weight)
+    patches = h.permute(0, 2, 3, 1) @ matrix(weight)
     k, height, width = weight.shape[2], *h.shape[2:]
     shape = (len(h), weight.shape[1], (height - 1) * stride + k, (width - 1) * stride + k)
     return _Col2im.apply(patches, shape, k, stride)
@@ -76,7 +81,7 @@ def _pad(matrix: Tensor) -> Tensor:
     return torch.cat([matrix, matrix.new_zeros(*matrix.shape[:-1], gap)], dim=-1) if gap else matrix
 
 
-def _matrix(weight: Tensor) -> Tensor:
+def matrix(weight: Tensor) -> Tensor:
     """Of a weight [A, B, k, k]: [A, k * padded k B]."""
     return _pad(weight.permute(0, 2, 3, 1).flatten(2)).flatten(1)
 

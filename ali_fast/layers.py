@@ -10,6 +10,7 @@ Dropout belongs to a row's input. Where a layer precedes the row, its activation
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +69,23 @@ class Convolution(nn.Module):
 
     def forward(self, h: Tensor, seeds: Tensor | None = None, e: Tensor | None = None) -> Tensor:
         """h [N, C, H, W] -> [N, maps, H', W']."""
-        return self.product(self, h, halves(self.weight) if self.halves and takes_halves(h.device) else self.weight)
+        return self.product(self, h, self.factor(h))
+
+    def factor(self, h: Tensor) -> Tensor:
+        """What h is multiplied by: the weight, its maps in the order in which they are computed, or its matrix."""
+        weight = halves(self.weight) if self.halves and takes_halves(h.device) else self.weight
+        _, channels, k, _ = weight.shape
+        patches = self.product is Convolution.convolution and self.bias is None
+        patches = patches and im2col.pays(h.device, channels, k, self.stride, h.shape[2])
+        return im2col.matrix(weight) if patches else weight
+
+    def gradient(self, dy: Tensor, h: Tensor, factor: Tensor) -> Tensor:
+        """At h, some images of a pass with this factor, from dy at what it makes of them."""
+        if self.product is Convolution.convolution and factor.dim() == 4:
+            geometry = ([self.stride] * 2, [0, 0], [1, 1], False, [0, 0], 1)
+            backward = torch.ops.aten.convolution_backward
+            return backward(dy, h.detach(), factor.detach(), None, *geometry, [True, False, False])[0]
+        return torch.autograd.grad([self.product(self, h, factor)], [h], [dy])[0]  # compiled, without the product
 
     def pointwise(self, h: Tensor, weight: Tensor) -> Tensor:
         if h.device.type == "cpu" and h.shape[2] > 1:
@@ -93,9 +110,8 @@ class Convolution(nn.Module):
         return y.unflatten(1, (k, k, maps)).permute(0, 3, 1, 2)
 
     def convolution(self, h: Tensor, weight: Tensor) -> Tensor:
-        _, channels, k, _ = weight.shape
-        if self.bias is None and im2col.pays(h.device, channels, k, self.stride, h.shape[2]):
-            return im2col.convolution(h, weight, self.stride)
+        if weight.dim() == 2:
+            return im2col.product(h, weight, self.weight.shape[2], self.stride)
         return F.conv2d(h, weight, self.bias, self.stride)
 
     def transposed(self, h: Tensor, weight: Tensor) -> Tensor:
@@ -103,6 +119,25 @@ class Convolution(nn.Module):
         if self.bias is None and im2col.pays(h.device, maps, k, self.stride, (h.shape[2] - 1) * self.stride + k):
             return im2col.transposed(h, weight, self.stride)
         return F.conv_transpose2d(h, weight, self.bias, self.stride)
+
+
+class Link(NamedTuple):
+    """y, of h by a product in a pass, image by image, as all before it."""
+
+    product: Convolution
+    factor: Tensor
+    h: Tensor
+    y: Tensor
+
+    @classmethod
+    def of(cls, product: nn.Module, h: Tensor) -> Link:
+        assert isinstance(product, Convolution)
+        factor = product.factor(h)
+        return cls(product, factor, h, product.product(product, h, factor))
+
+    def gradient(self, dy: Tensor, last: int) -> Tensor:
+        """At the last so many of h, from dy at theirs of y."""
+        return self.product.gradient(dy, self.h[-last:], self.factor)
 
 
 class Conditioned(Convolution):
@@ -239,15 +274,6 @@ def _activation(place: Layout) -> type[Activation]:
     return {"leaky_relu": Biased, "maxout": Maxout, "sigmoid": Pixels, "linear": Linear}[place.row.activation]
 
 
-def takes_apart(device: torch.device) -> bool:
-    """Whether images that need no gradient have a first product of their own: half a gradient less.
-
-    On a GPU it awaits a measurement: it saves cifar10's step a two-hundredth of its arithmetic, and takes two products
-    and five kernels more.
-    """
-    return device.type == "cpu"
-
-
 class Stack(nn.Module):
     """A table of rows. `dropout_after` is the input dropout of whatever takes the stack's output."""
 
@@ -278,18 +304,18 @@ class Stack(nn.Module):
         seeds: Tensor | None = None,
         statistics: Statistics | None = None,
         e: Tensor | None = None,
-        constant: int = 0,
+        links: list[Link] | None = None,
     ) -> Tensor:
         """h [N, C, H, W] -> [N, c, H', W'].
 
-        e: the embedded condition [N, 256, 1, 1], where a row takes one. constant: the first so many of h need no
-        gradient.
+        e: the embedded condition [N, 256, 1, 1], where a row takes one. links: is given the products up to the first
+        batch norm, which mixes images.
         """
-        apart = constant > 0 and takes_apart(h.device)
         for product, activation in zip(self.products, self.activations, strict=True):
-            if apart:
-                h = torch.cat([product(h[:constant].detach(), seeds, e), product(h[constant:], seeds, e)])
-                apart = False
+            if links is not None:
+                links.append(Link.of(product, h))
+                h = links[-1].y
+                links = None if isinstance(activation, Normalized) else links
             else:
                 h = product(h, seeds, e)
             h = activation(h, seeds, statistics)

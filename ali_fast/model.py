@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ali_fast.arch import Architecture, embedding
 from ali_fast.kernels import Kernels
-from ali_fast.layers import Convolution, Normalized, Pixels, Stack, Statistics, batch_norms
+from ali_fast.layers import Convolution, Link, Normalized, Pixels, Stack, Statistics, batch_norms
 from ali_fast.players import PLAYERS, Objective
 from csrc_triton.bias_act import bias_act
 
@@ -50,12 +50,14 @@ class JointDiscriminator(nn.Module):
         """All but D(x)'s: of what treats pairs independently in every architecture."""
         return [p for name, p in self.named_parameters() if not name.startswith("x.")]
 
-    def features(self, x: Tensor, seeds: Tensor | None, statistics: Statistics | None, constant: int = 0) -> Tensor:
-        """D(x): x [N, C, H, W] -> [N, c, 1, 1], ready (dropped) for `head`. No gradient is for the first `constant`."""
+    def features(
+        self, x: Tensor, seeds: Tensor | None, statistics: Statistics | None, links: list[Link] | None = None
+    ) -> Tensor:
+        """D(x): x [N, C, H, W] -> [N, c, 1, 1], ready (dropped) for `head`. links: see `Stack.forward`."""
         dropout = self.input_dropout if self.training else 0.0
         if dropout:
             x = bias_act(x, dropout=dropout, seeds=seeds, slot=self.input_slot, backend=self.kernels.bias_act)
-        return self.x(x, seeds, statistics, constant=constant)
+        return self.x(x, seeds, statistics, links=links)
 
     def head(self, h: Tensor, z: Tensor | None, seeds: Tensor | None, e: Tensor | None = None) -> Tensor:
         """D(z) and D(x, z): h of `features` and z [N, L, 1, 1], its input dropout applied -> logits [N] or [N, K].

@@ -7,7 +7,8 @@ the same parameters. Beside it the four objectives that section 4.5 compares it 
 Both gradients run back through D. Where D's output for a pair depends on that pair alone, dL_g/dl is a factor per
 pair times dL_d/dl, so one backward serves both players (the idea: Shen et al., Training Generative Adversarial
 Networks in One Stage, CVPR 2021). Batch norm mixes pairs, but only in D(x): there the head still takes one
-backward, and D(x) two vector-Jacobian products, the second without weight gradients.
+backward, and D(x) two vector-Jacobian products, the second without weight gradients, and of the made pairs alone where
+they do not meet the others yet.
 
 All games are called alike: x [M, C, H, W] in [0, 1]; z [M, L, 1, 1] ~ N(0, I); seeds: int64 [model.sites], for eps and
 the dropout masks; route: how both gradients are taken, where there is a D; scale: f32 [], multiplies every gradient
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from ali_fast.arch import Architecture
 from ali_fast.class_loss import class_loss
-from ali_fast.layers import Statistics
+from ali_fast.layers import Link, Statistics
 from ali_fast.model import ALI
 from ali_fast.players import Objective
 from csrc_triton.adversarial_loss import adversarial_loss
@@ -221,7 +222,8 @@ def judge(
     """
     d = model.discriminator
     learns = any(tensor is x_tilde for tensor in made)
-    h = d.features(torch.cat([x, x_tilde]), seeds, statistics, constant=len(x) if learns else 0)
+    links: list[Link] = []
+    h = d.features(torch.cat([x, x_tilde]), seeds, statistics, links)
     logits = d.head(h, z_joint, seeds, e_joint)
     if y is None:
         loss = adversarial_loss(logits.detach(), scale=scale, backend=model.kernels.adversarial_loss)
@@ -230,19 +232,41 @@ def judge(
     factors = [loss.factor[-len(tensor) :] for tensor in made]
 
     theta_d = model.discriminator_parameters()
-    if route == "two":
-        grads_d = _gradients([logits], theta_d, [loss.seed_d], retain_graph=True)
-        return loss.stats, grads_d, _gradients([logits], made, [loss.seed_g])
-    if route == "one":
-        gradients = _gradients([logits], [*theta_d, *made], [loss.seed_d])
-        grads_d, grads_made = gradients[: len(theta_d)], gradients[len(theta_d) :]
-        return loss.stats, grads_d, [_times(g, factor) for g, factor in zip(grads_made, factors, strict=True)]
+    if route != "split":
+        links = links if route == "two" else links[:1]  # L_d's own backward has the others' y's gradients
+        ways = [links[-1].y, *made[1:]] if learns else made
+        if route == "two":
+            grads_d = _gradients([logits], theta_d, [loss.seed_d], retain_graph=True)
+            grads_made = _gradients([logits], ways, [loss.seed_g])
+        else:
+            gradients = _gradients([logits], [*theta_d, *ways], [loss.seed_d])
+            grads_d, grads_made = gradients[: len(theta_d)], gradients[len(theta_d) :]
+        if learns:
+            grads_made[0] = _down(links, grads_made[0], x_tilde)
+        if route == "one":
+            grads_made = [_times(g, factor) for g, factor in zip(grads_made, factors, strict=True)]
+        return loss.stats, grads_d, grads_made
     head, made_for_head = d.head_parameters(), [tensor for tensor in made if tensor is not x_tilde]
     grad_h, *gradients = _gradients([logits], [h, *head, *made_for_head], [loss.seed_d])
-    images = [x_tilde] if learns else []
-    grads_d = _gradients([h], list(d.x.parameters()), [grad_h], retain_graph=len(images) > 0) + gradients[: len(head)]
-    grads_made = _gradients([h], images, [_times(grad_h, loss.factor)]) if images else []
+    grads_d = _gradients([h], list(d.x.parameters()), [grad_h], retain_graph=learns) + gradients[: len(head)]
+    grads_made = []
+    if learns:
+        (grad_y,) = _gradients([h], [links[-1].y], [_times(grad_h, loss.factor)])
+        grads_made = [_down(links, grad_y, x_tilde)]
     return loss.stats, grads_d, grads_made + [_times(g, loss.factor) for g in gradients[len(head) :]]
+
+
+def _down(links: Sequence[Link], gradient: Tensor, x_tilde: Tensor) -> Tensor:
+    """x_tilde's gradient from that at the last link's y: image by image, so of the made pairs alone.
+
+    Autograd would take the gradients of these products for all pairs: half of celeba's largest convolution for nobody.
+    """
+    made = len(x_tilde)
+    sources = [x_tilde, *(link.y for link in links[:-1])]
+    for link, source in zip(reversed(links), reversed(sources), strict=True):
+        gradient = link.gradient(gradient[-made:], made)
+        (gradient,) = _gradients([link.h[-made:]], [source], [gradient])
+    return gradient
 
 
 def _gradients(outputs: Sequence[Tensor], inputs: Sequence[Tensor], seeds: Sequence[Tensor], **kw) -> list[Tensor]:

@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows = []
     print("bf16; kernels of a step but its convolutions, GEMMs and Adams; then all by kind")
     for preset in networks:
-        work, usual = step_gflop(preset, device=torch.device("cuda")), usual_gflop(preset, preset.batch_size)
+        work, usual = step_gflop(preset), usual_gflop(preset, preset.batch_size)
         print(
             f"{preset.name}, batch {preset.batch_size}: {work:.1f} GFLOP a step; the usual step's {usual:.1f}",
             flush=True,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ali_fast import kernels, layers
+from ali_fast import kernels
 from ali_fast.arch import Architecture
 from ali_fast.model import ALI
 from ali_fast.objective import Route
@@ -30,13 +29,9 @@ def gflop(step: Callable[[Tensor], None], architecture: Architecture, batch_size
     return counter.get_total_flops() * batch_size / COUNTED / 1e9
 
 
-def step_gflop(
-    preset: Preset, route: Route | None = None, batch_size: int | None = None, device: torch.device = CPU
-) -> float:
-    """Of our step as it is on `device`, by default on its cheapest route."""
-    apart = layers.takes_apart(device)
-    with mock.patch.object(layers, "takes_apart", return_value=apart):
-        return gflop(our_step(preset, route), preset.architecture, batch_size or preset.batch_size)
+def step_gflop(preset: Preset, route: Route | None = None, batch_size: int | None = None) -> float:
+    """Of our step, by default on its cheapest route."""
+    return gflop(our_step(preset, route), preset.architecture, batch_size or preset.batch_size)
 
 
 def our_step(preset: Preset, route: Route | None) -> Step:

@@ -38,7 +38,7 @@ def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool) -> It
     """The waterfall on this device."""
     yield from _usual(preset, batch_size, device)
     low, _ = decide.dtype(True, device)
-    work = functools.cache(lambda route: step_gflop(preset, route, batch_size, device))
+    work = functools.cache(lambda route: step_gflop(preset, route, batch_size))
     ours = Ours(preset, device, low if amp else torch.float32, work).row
     yield ours("official order: one forward, two backwards", route="two", dtype=torch.float32, compile=False)
     yield ours("cheapest route", dtype=torch.float32, compile=False)
