@@ -16,6 +16,8 @@ same pass: each program over its rows, then torch over the programs, in a fixed 
 dx over N.
 """
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -25,6 +27,7 @@ from torch.library import triton_op
 from csrc_triton import launch, philox
 from csrc_triton.launch import wrap_triton
 from csrc_triton.philox import channel_uniforms
+from csrc_triton.stored import stored
 
 ORDERS = ("after", "before")
 
@@ -94,6 +97,38 @@ def reference_backward(dy: Tensor, code: Tensor, threshold: int, halves: bool = 
     dx = torch.cat(pieces, dim=-1) if halves else torch.stack(pieces, dim=-1).flatten(-2)
     dx = dx.permute(0, 3, 1, 2)
     return dx.to(dy.dtype), launch.channel_sums(dx)
+
+
+class _Coded(torch.autograd.Function):
+    """Its backward reads dy and one byte an output, as the kernels' does.
+
+    Autograd's own, in Inductor's GPU code, compares x + bias again, both channels for each of the two, and adds the
+    bias up either by doing that once more or from a dx that it writes in float32 as well.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor | None, keep: Tensor | None, threshold: int, before: bool) -> Tensor:
+        ctx.save_for_backward(stored(reference_code(x, bias, keep, threshold, before)))
+        ctx.threshold, ctx.bias = threshold, None if bias is None else (bias.dtype, bias.dim())
+        return reference(x, bias, keep, threshold, before)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        (code,) = ctx.saved_tensors
+        g = launch.widened(dy) * philox.kept_scale(ctx.threshold)
+        g, code = (t.permute(0, 2, 3, 1)[..., None].expand(-1, -1, -1, -1, 2).flatten(-2) for t in (g, code))
+        kept = 2 + torch.arange(code.shape[-1], device=code.device) % 2  # the code of a first channel's win, a second's
+        wide = torch.where(code == kept, g, 0.0).permute(0, 3, 1, 2)
+        db = None
+        if ctx.bias is not None:
+            dtype, dims = ctx.bias
+            db = wide.sum((0, 2, 3) if dims == 1 else 0).to(dtype)
+        return wide.to(dy.dtype), db, None, None, None
+
+
+def coded(x: Tensor, bias: Tensor | None, keep: Tensor | None, threshold: int, before: bool) -> Tensor:
+    """`reference` for Inductor's GPU code."""
+    return _Coded.apply(x, bias, keep, threshold, before)
 
 
 # ---------------------------------------------------------------- kernels
@@ -358,4 +393,6 @@ def maxout(
     if backend == "triton":
         return forward_op(x, bias, threshold, before, seeds, slot, halves)[0]
     keep = _keep(backend, x, threshold, before, seeds, slot)
+    if launch.runs_kernels(x) and torch.compiler.is_compiling() and not halves:
+        return coded(x, bias, keep, threshold, before)
     return reference(x, bias, keep, threshold, before, halves)

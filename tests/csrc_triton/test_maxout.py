@@ -12,7 +12,7 @@ from torch._library.triton import get_triton_kernels_for_op
 from torch.library import opcheck
 
 from csrc_triton import launch, philox
-from csrc_triton.maxout import backward_op, forward_op, maxout
+from csrc_triton.maxout import backward_op, coded, forward_op, maxout, reference
 
 SLOT = 2
 
@@ -20,6 +20,24 @@ SLOT = 2
 def _gradients(y, x, bias, dy):
     inputs = [x] if bias is None else [x, bias]
     return torch.autograd.grad(y, inputs, dy)
+
+
+@pytest.mark.parametrize("kind", ["tied", "untied", None])
+@pytest.mark.parametrize(("p", "before"), [(0.0, False), (0.5, False), (0.2, True)])
+def test_a_byte_an_output_is_enough_for_the_gradients(p, before, kind):
+    """Of what Inductor compiles for a GPU, against autograd through the reference; ties and a NaN included."""
+    x, bias, dy = random_data((3, 20, 5, 7), kind, torch.float64, "cpu")
+    x[0, 4:6] = 0.5
+    x[1, 3, 2, 2] = torch.nan
+    bias = bias if bias is None else bias.index_fill(0, torch.tensor([4, 5]), 0.0).requires_grad_()
+    threshold = philox.dropout_threshold(p)
+    shape = (3, 20 if before else 10, 5, 7)
+    keep = philox.channel_keep(some_seeds("cpu"), SLOT, threshold, shape) if threshold else None
+    results = []
+    for function in (coded, reference):
+        y = function(x.requires_grad_(), bias, keep, threshold, before)
+        results.append((y, *_gradients(y, x, bias, dy)))
+    torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12, equal_nan=True)
 
 
 @pytest.mark.parametrize("backend", ["eager", "triton"])
