@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from csrc_triton.adversarial_loss import LOGIT_LIMIT, AdversarialLoss
-from csrc_triton.launch import widened
+from csrc_triton.maps import widened
 
 
 def class_loss(logits: Tensor, labels: Tensor, scale: Tensor | None = None) -> AdversarialLoss:

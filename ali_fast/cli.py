@@ -19,6 +19,7 @@ import ali_fast
 from ali_fast import commands, run_commands, stdio
 from ali_fast.errors import DivergedError, InputError, Interrupted
 from ali_fast.evaluate.commands import Evaluate
+from ali_fast.flags import check_outputs
 from ali_fast.mixture.commands import Mixture
 from ali_fast.signals import to_stop
 
@@ -65,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"ali-fast {importlib.metadata.version('ali-fast')}")
         else:
             command = parse(arguments)
-            commands.check_outputs(getattr(command, "command", command))  # mixture's flags are its own subcommands'
+            check_outputs(getattr(command, "command", command))  # mixture's flags are its own subcommands'
             command.run()
         sys.stdout.flush()  # a full disk is said below
     except InputError as error:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from csrc_triton.launch import widened
+from csrc_triton.maps import widened
 from csrc_triton.stored import stored
 
 FEW = 4

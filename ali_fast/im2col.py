@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ali_fast.few_channels import FEW, cast
-from csrc_triton.launch import widened
+from csrc_triton.maps import widened
 
 ALIGNMENT = 8
 """Columns of a bf16 matrix that the tensor cores load at once."""

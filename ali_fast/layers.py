@@ -21,7 +21,7 @@ from ali_fast.arch import Layout, Table, layout
 from ali_fast.kernels import Kernels
 from csrc_triton.batch_norm import batch_norm
 from csrc_triton.bias_act import bias_act
-from csrc_triton.launch import widened
+from csrc_triton.maps import widened
 from csrc_triton.maxout import maxout
 
 BATCH_NORM_EPS = 1e-4

@@ -29,7 +29,7 @@ from ali_fast.layers import Link, Statistics
 from ali_fast.model import ALI
 from ali_fast.players import Objective
 from csrc_triton.adversarial_loss import adversarial_loss
-from csrc_triton.launch import widened
+from csrc_triton.maps import widened
 from csrc_triton.reparametrize import reparametrize
 
 Route = Literal["one", "split", "two"]

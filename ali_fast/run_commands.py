@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from tyro.conf import Positional, arg
 
 from ali_fast import presets
-from ali_fast.commands import at_least, write_json
 from ali_fast.errors import InputError
+from ali_fast.flags import at_least, write_json
 from ali_fast.seeds import check_seed
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op
 
-from csrc_triton import launch
+from csrc_triton import check, launch, maps
 from csrc_triton.launch import wrap_triton
 
 LOGIT_LIMIT = 40.0
@@ -47,7 +47,7 @@ class AdversarialLoss(NamedTuple):
 
 
 def reference(logits: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    logit = launch.widened(logits)
+    logit = maps.widened(logits)
     n = len(logit) // 2
     t = torch.cat([-logit[:n], logit[n:]])
     clamped = t.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
@@ -155,7 +155,7 @@ def forward_op(logits: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor, Te
 @forward_op.register_fake
 def _(logits, scale):
     seed_d, seed_g = logits.new_empty(logits.shape), logits.new_empty(logits.shape)
-    single = launch.arithmetic_dtype(logits.dtype)
+    single = maps.arithmetic_dtype(logits.dtype)
     return logits.new_empty(4, dtype=single), seed_d, seed_g, logits.new_empty(logits.shape, dtype=single)
 
 
@@ -168,14 +168,14 @@ def adversarial_loss(logits: Tensor, *, scale: Tensor | None = None, backend: st
     scale: float32 [], multiplies both seeds (a loss scale, for float16).
     backend: as elsewhere; "eager" and "inductor" are the same here. ValueError for a shape, dtype or device.
     """
-    launch.check_backend("adversarial_loss", backend)
-    launch.check_shape("adversarial_loss", "logits", logits, (None,), "[2N]")
+    check.backend("adversarial_loss", backend)
+    check.shape("adversarial_loss", "logits", logits, (None,), "[2N]")
     if len(logits) % 2:
         raise ValueError(f"adversarial_loss: logits has shape {list(logits.shape)}: an even number is needed")
-    launch.check_dtype("adversarial_loss", "logits", logits, backend)
+    check.dtype("adversarial_loss", "logits", logits, backend)
     if scale is not None:
-        launch.check_shape("adversarial_loss", "scale", scale, (), "[]")
-        launch.check_device("adversarial_loss", logits, scale=scale)
+        check.shape("adversarial_loss", "scale", scale, (), "[]")
+        check.device("adversarial_loss", logits, scale=scale)
     with torch.no_grad():
         outputs = forward_op(logits, scale) if backend == "triton" else reference(logits, scale)
     return AdversarialLoss(*outputs)

@@ -21,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op
 
-from csrc_triton import launch, philox
+from csrc_triton import check, launch, maps, philox
 from csrc_triton.batch_norm_formulas import LARGE, about_a_row, image_by_image, reference, reference_backward
 from csrc_triton.launch import wrap_triton
 from csrc_triton.philox import drop_channels
@@ -287,10 +287,10 @@ def launch_forward(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float, threshold: int, seeds: Tensor | None, slot: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(y, mean, var)."""
-    launch.check_layout("batch_norm", x=x)
-    M, C = launch.rows_and_channels(x)
+    check.layout("batch_norm", x=x)
+    M, C = maps.rows_and_channels(x)
     mean = torch.empty(C, dtype=torch.float32, device=x.device)
-    y, var = launch.empty_map(x), torch.empty_like(mean)
+    y, var = maps.empty_map(x), torch.empty_like(mean)
     dropout = (seeds if threshold else None, slot, threshold, philox.kept_scale(threshold))
     if M <= SMALL_ROWS:
         tile = small_tile(M, crowded=threshold > 0)
@@ -326,9 +326,9 @@ def launch_backward(
     slot: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(dx, dweight, dbias)."""
-    launch.check_layout("batch_norm", dy=dy, x=x)
-    M, C = launch.rows_and_channels(x)
-    dx, dweight, dbias = launch.empty_map(x), torch.empty_like(mean), torch.empty_like(mean)
+    check.layout("batch_norm", dy=dy, x=x)
+    M, C = maps.rows_and_channels(x)
+    dx, dweight, dbias = maps.empty_map(x), torch.empty_like(mean), torch.empty_like(mean)
     dropout = (seeds if threshold else None, slot, threshold, philox.kept_scale(threshold))
     if M <= SMALL_ROWS:
         tile = small_tile(M, crowded=True)
@@ -358,12 +358,12 @@ def launch_backward(
 def forward_op(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float, threshold: int, seeds: Tensor | None, slot: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    x, weight, bias = launch.channels_last(x), weight.contiguous(), bias.contiguous()
+    x, weight, bias = maps.channels_last(x), weight.contiguous(), bias.contiguous()
     if not launch.runs_kernels(x):
         keep = philox.keep_mask("eager", x, threshold, seeds, slot)
         forward = image_by_image if torch.compiler.is_compiling() else reference
         y, mean, var = forward(x, weight, bias, eps, slope, keep, threshold)
-        return launch.fresh_map(y, x), mean, var
+        return maps.fresh_map(y, x), mean, var
     return launch_forward(x, weight, bias, eps, slope, threshold, seeds, slot)
 
 
@@ -381,23 +381,23 @@ def backward_op(
     seeds: Tensor | None,
     slot: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    dy, x, weight, bias = launch.channels_last(dy), launch.channels_last(x), weight.contiguous(), bias.contiguous()
+    dy, x, weight, bias = maps.channels_last(dy), maps.channels_last(x), weight.contiguous(), bias.contiguous()
     if not launch.runs_kernels(x):
         keep = philox.keep_mask("eager", x, threshold, seeds, slot)
         dx, dweight, dbias = reference_backward(dy, x, mean, var, weight, bias, eps, slope, keep, threshold)
-        return launch.fresh_map(dx, dy), dweight, dbias
+        return maps.fresh_map(dx, dy), dweight, dbias
     return launch_backward(dy, x, mean, var, weight, bias, eps, slope, threshold, seeds, slot)
 
 
 @forward_op.register_fake
 def _(x, weight, bias, eps, slope, threshold, seeds, slot):
-    single = launch.arithmetic_dtype(x.dtype)
-    return launch.empty_map(x), x.new_empty(x.shape[1], dtype=single), x.new_empty(x.shape[1], dtype=single)
+    single = maps.arithmetic_dtype(x.dtype)
+    return maps.empty_map(x), x.new_empty(x.shape[1], dtype=single), x.new_empty(x.shape[1], dtype=single)
 
 
 @backward_op.register_fake
 def _(dy, x, mean, var, weight, bias, eps, slope, threshold, seeds, slot):
-    return launch.empty_map(x), torch.empty_like(mean), torch.empty_like(mean)
+    return maps.empty_map(x), torch.empty_like(mean), torch.empty_like(mean)
 
 
 def _setup_context(ctx, inputs, output):
@@ -415,7 +415,7 @@ def _backward(ctx, dy, dmean, dvar):
 
 
 forward_op.register_autograd(_backward, setup_context=_setup_context)
-backward_op.register_autograd(launch.no_second_derivative("batch_norm"))
+backward_op.register_autograd(check.no_second_derivative("batch_norm"))
 
 # ---------------------------------------------------------------- public
 
@@ -439,12 +439,12 @@ def batch_norm(
     on a CPU tensor runs the reference. ValueError for a shape (two rows at least), dtype, device, eps, slope or
     dropout it cannot take.
     """
-    launch.check_backend("batch_norm", backend)
-    launch.check_shape("batch_norm", "x", x, (None,) * 4, "[N, C, H, W]")
-    launch.check_dtype("batch_norm", "x", x, backend)
+    check.backend("batch_norm", backend)
+    check.shape("batch_norm", "x", x, (None,) * 4, "[N, C, H, W]")
+    check.dtype("batch_norm", "x", x, backend)
     for name, parameter in (("weight", weight), ("bias", bias)):
-        launch.check_shape("batch_norm", name, parameter, x.shape[1:2], "[C]")
-        launch.check_dtype("batch_norm", name, parameter, backend)
+        check.shape("batch_norm", name, parameter, x.shape[1:2], "[C]")
+        check.dtype("batch_norm", name, parameter, backend)
     if x.numel() == x.shape[1]:
         raise ValueError(f"batch_norm: x has shape {list(x.shape)}: a channel's variance needs two values at least")
     if not eps > 0.0:
@@ -452,9 +452,9 @@ def batch_norm(
     if not 0.0 <= slope <= 1.0:
         raise ValueError(f"batch_norm: slope is {slope}: 0 to 1 is needed")
     threshold = philox.dropout_threshold(dropout)
-    launch.check_device("batch_norm", x, weight=weight, bias=bias, seeds=seeds)
+    check.device("batch_norm", x, weight=weight, bias=bias, seeds=seeds)
     if threshold and backend != "inductor":
-        launch.check_seeds("batch_norm", seeds, slot)
+        check.seeds("batch_norm", seeds, slot)
     if backend == "triton":
         return forward_op(x, weight, bias, eps, slope, threshold, seeds, slot)
     keep = philox.keep_mask(backend, x, threshold, seeds, slot)

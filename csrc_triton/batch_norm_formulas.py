@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from csrc_triton import launch, philox
+from csrc_triton import maps, philox
 
 LARGE = 2**20
 """Elements of a map from which plain sums do less than Welford's updates in Inductor's GPU code; else more kernels."""
@@ -24,7 +24,7 @@ def reference(
     torch's own batch norm: uncompiled on a CPU it is five times as fast as the formula written out. Its running
     statistics, all new, are the batch's.
     """
-    single = launch.arithmetic_dtype(x.dtype)
+    single = maps.arithmetic_dtype(x.dtype)
     mean, var = (torch.zeros(x.shape[1], dtype=single, device=x.device) for _ in range(2))
     h = F.batch_norm(x.to(single), mean, var, weight.to(single), bias.to(single), True, 1.0, eps)
     M = x.numel() // x.shape[1]
@@ -38,7 +38,7 @@ def image_by_image(
 
     Half the time of what Inductor makes of torch's: Welford's updates, through memory again for every eight channels.
     """
-    single = launch.arithmetic_dtype(x.dtype)
+    single = maps.arithmetic_dtype(x.dtype)
     dtype, x = x.dtype, x.to(single)
     rows = x.shape[2] * x.shape[3]
     means = x.sum((2, 3)) / rows
@@ -76,7 +76,7 @@ def about_a_row(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float, keep: Tensor | None, threshold: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`reference` for Inductor's GPU code of large maps: of torch's own it makes Welford's updates, a division each."""
-    single = launch.arithmetic_dtype(x.dtype)
+    single = maps.arithmetic_dtype(x.dtype)
     h, mean, var = _AboutARow.apply(x.to(single), weight.to(single), bias.to(single), eps)
     return _activate(h, slope, keep, threshold).to(x.dtype), mean, var
 
@@ -115,6 +115,6 @@ def reference_backward(
         h = d * _channels(slant) + _channels(bias.to(single))
         g = torch.where(h > 0, g, g * slope)
     M = x.numel() // x.shape[1]
-    dbias, dweight = launch.channel_sums(g), launch.channel_sums(g * d) * invstd
+    dbias, dweight = maps.channel_sums(g), maps.channel_sums(g * d) * invstd
     dx = (g - _channels(dbias / M) - d * _channels(invstd * dweight / M)) * _channels(slant)
     return dx.to(x.dtype), dweight, dbias

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op
 
-from csrc_triton import launch, philox
+from csrc_triton import check, launch, maps, philox
 from csrc_triton.launch import wrap_triton
 from csrc_triton.philox import drop_channels
 
@@ -25,7 +25,7 @@ from csrc_triton.philox import drop_channels
 
 def reference(x: Tensor, bias: Tensor | None, slope: float, keep: Tensor | None, threshold: int) -> Tensor:
     """keep: uint8 or bool like x, or None for no dropout."""
-    h = launch.widened(x)
+    h = maps.widened(x)
     if bias is not None:
         h = h + bias.to(h.dtype)[None, :, None, None]
     if slope != 1.0:
@@ -39,12 +39,12 @@ def reference_backward(
     dy: Tensor, y: Tensor | None, slope: float, keep: Tensor | None, threshold: int
 ) -> tuple[Tensor, Tensor]:
     """dx like dy, and the bias gradient [C] in the arithmetic's dtype."""
-    g = launch.widened(dy)
+    g = maps.widened(dy)
     if keep is not None:
         g = philox.drop(g, keep, threshold)
     if y is not None:
         g = torch.where(y > 0, g, g * slope)
-    return g.to(dy.dtype), launch.channel_sums(g)
+    return g.to(dy.dtype), maps.channel_sums(g)
 
 
 # ---------------------------------------------------------------- kernels
@@ -125,9 +125,9 @@ def backward_kernel(
 def launch_forward(
     x: Tensor, bias: Tensor | None, slope: float, threshold: int, seeds: Tensor | None, slot: int
 ) -> Tensor:
-    launch.check_layout("bias_act", x=x)
-    y = launch.empty_map(x)
-    M, C = launch.rows_and_channels(x)
+    check.layout("bias_act", x=x)
+    y = maps.empty_map(x)
+    M, C = maps.rows_and_channels(x)
     tile = launch.tile_for(C)
     wrap_triton(forward_kernel)[(triton.cdiv(M, tile.rows), triton.cdiv(C, tile.channels))](
         x,
@@ -152,9 +152,9 @@ def launch_backward(
     dy: Tensor, y: Tensor | None, slope: float, threshold: int, seeds: Tensor | None, slot: int, with_bias: bool
 ) -> tuple[Tensor, Tensor]:
     """dx, and the bias gradient fp32 [C] (empty unless with_bias)."""
-    launch.check_layout("bias_act", dy=dy, y=dy if y is None else y)
-    dx = launch.empty_map(dy)
-    M, C = launch.rows_and_channels(dy)
+    check.layout("bias_act", dy=dy, y=dy if y is None else y)
+    dx = maps.empty_map(dy)
+    M, C = maps.rows_and_channels(dy)
     tile = launch.tile_for(C)
     columns = triton.cdiv(C, tile.channels)
     split = launch.RowSplit(triton.cdiv(M, tile.rows), tile.rows)
@@ -189,10 +189,10 @@ def launch_backward(
 
 @triton_op("csrc_triton::bias_act", mutates_args=())
 def forward_op(x: Tensor, bias: Tensor | None, slope: float, threshold: int, seeds: Tensor | None, slot: int) -> Tensor:
-    x, bias = launch.channels_last(x), None if bias is None else bias.contiguous()
+    x, bias = maps.channels_last(x), None if bias is None else bias.contiguous()
     if not launch.runs_kernels(x):
         keep = philox.keep_mask("eager", x, threshold, seeds, slot)
-        return launch.fresh_map(reference(x, bias, slope, keep, threshold), x)
+        return maps.fresh_map(reference(x, bias, slope, keep, threshold), x)
     return launch_forward(x, bias, slope, threshold, seeds, slot)
 
 
@@ -200,23 +200,23 @@ def forward_op(x: Tensor, bias: Tensor | None, slope: float, threshold: int, see
 def backward_op(
     dy: Tensor, y: Tensor | None, slope: float, threshold: int, seeds: Tensor | None, slot: int, with_bias: bool
 ) -> tuple[Tensor, Tensor]:
-    dy = launch.channels_last(dy)
+    dy = maps.channels_last(dy)
     if not launch.runs_kernels(dy):
         keep = philox.keep_mask("eager", dy, threshold, seeds, slot)
         dx, db = reference_backward(dy, y, slope, keep, threshold)
-        return launch.fresh_map(dx, dy), db if with_bias else db.new_empty(0)
+        return maps.fresh_map(dx, dy), db if with_bias else db.new_empty(0)
     return launch_backward(dy, y, slope, threshold, seeds, slot, with_bias)
 
 
 @forward_op.register_fake
 def _(x, bias, slope, threshold, seeds, slot):
-    return launch.empty_map(x)
+    return maps.empty_map(x)
 
 
 @backward_op.register_fake
 def _(dy, y, slope, threshold, seeds, slot, with_bias):
-    single = launch.arithmetic_dtype(dy.dtype)
-    return launch.empty_map(dy), dy.new_empty(dy.shape[1] if with_bias else 0, dtype=single)
+    single = maps.arithmetic_dtype(dy.dtype)
+    return maps.empty_map(dy), dy.new_empty(dy.shape[1] if with_bias else 0, dtype=single)
 
 
 def _setup_context(ctx, inputs, output):
@@ -234,7 +234,7 @@ def _backward(ctx, dy):
 
 
 forward_op.register_autograd(_backward, setup_context=_setup_context)
-backward_op.register_autograd(launch.no_second_derivative("bias_act"))
+backward_op.register_autograd(check.no_second_derivative("bias_act"))
 
 # ---------------------------------------------------------------- public
 
@@ -255,18 +255,18 @@ def bias_act(
     backend: "eager" and "triton" give the same values, mask included; "triton" on a CPU tensor runs the reference.
     ValueError for a shape, dtype, device, slope or dropout it cannot take.
     """
-    launch.check_backend("bias_act", backend)
-    launch.check_shape("bias_act", "x", x, (None,) * 4, "[N, C, H, W]")
-    launch.check_dtype("bias_act", "x", x, backend)
+    check.backend("bias_act", backend)
+    check.shape("bias_act", "x", x, (None,) * 4, "[N, C, H, W]")
+    check.dtype("bias_act", "x", x, backend)
     if bias is not None:
-        launch.check_shape("bias_act", "bias", bias, x.shape[1:2], "[C]")
-        launch.check_dtype("bias_act", "bias", bias, backend)
+        check.shape("bias_act", "bias", bias, x.shape[1:2], "[C]")
+        check.dtype("bias_act", "bias", bias, backend)
     if not 0.0 <= slope <= 1.0:
         raise ValueError(f"bias_act: slope is {slope}: 0 to 1 is needed")
     threshold = philox.dropout_threshold(dropout)
-    launch.check_device("bias_act", x, bias=bias, seeds=seeds)
+    check.device("bias_act", x, bias=bias, seeds=seeds)
     if threshold and backend != "inductor":
-        launch.check_seeds("bias_act", seeds, slot)
+        check.seeds("bias_act", seeds, slot)
     if bias is None and slope == 1.0 and not threshold:
         return x
     if backend == "triton":

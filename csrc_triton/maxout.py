@@ -24,7 +24,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op
 
-from csrc_triton import launch, philox
+from csrc_triton import check, launch, maps, philox
 from csrc_triton.launch import wrap_triton
 from csrc_triton.philox import channel_uniforms
 from csrc_triton.stored import stored
@@ -48,7 +48,7 @@ def _pieces(
     x: Tensor, bias: Tensor | None, keep: Tensor | None, threshold: int, before: bool, halves: bool
 ) -> tuple[Tensor, Tensor]:
     """The two channels [N, H, W, C] that compete."""
-    h = launch.widened(x)
+    h = maps.widened(x)
     if bias is not None:
         h = h + (bias[:, None, None] if bias.dim() == 1 else bias).to(h.dtype)
     first, second = _split(h, halves)
@@ -91,12 +91,12 @@ def reference_code(
 
 def reference_backward(dy: Tensor, code: Tensor, threshold: int, halves: bool = False) -> tuple[Tensor, Tensor]:
     """dx [N, 2C, H, W], and its sum [2C] over the rest in the arithmetic's dtype."""
-    g = launch.widened(dy) * philox.kept_scale(threshold)
+    g = maps.widened(dy) * philox.kept_scale(threshold)
     g, winner = g.permute(0, 2, 3, 1), code.permute(0, 2, 3, 1).to(torch.int32)
     pieces = torch.where(winner == 2, g, 0.0), torch.where(winner == 3, g, 0.0)
     dx = torch.cat(pieces, dim=-1) if halves else torch.stack(pieces, dim=-1).flatten(-2)
     dx = dx.permute(0, 3, 1, 2)
-    return dx.to(dy.dtype), launch.channel_sums(dx)
+    return dx.to(dy.dtype), maps.channel_sums(dx)
 
 
 class _Coded(torch.autograd.Function):
@@ -115,7 +115,7 @@ class _Coded(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         (code,) = ctx.saved_tensors
-        g = launch.widened(dy) * philox.kept_scale(ctx.threshold)
+        g = maps.widened(dy) * philox.kept_scale(ctx.threshold)
         g, code = (t.permute(0, 2, 3, 1)[..., None].expand(-1, -1, -1, -1, 2).flatten(-2) for t in (g, code))
         kept = 2 + torch.arange(code.shape[-1], device=code.device) % 2  # the code of a first channel's win, a second's
         wide = torch.where(code == kept, g, 0.0).permute(0, 3, 1, 2)
@@ -234,10 +234,10 @@ def launch_forward(
     x: Tensor, bias: Tensor | None, threshold: int, before: bool, seeds: Tensor | None, slot: int
 ) -> tuple[Tensor, Tensor]:
     """y and the code."""
-    launch.check_layout("maxout", x=x)
-    y = launch.empty_map(x, x.shape[1] // 2)
+    check.layout("maxout", x=x)
+    y = maps.empty_map(x, x.shape[1] // 2)
     code = torch.empty_like(y, dtype=torch.uint8)
-    M, C = launch.rows_and_channels(y)
+    M, C = maps.rows_and_channels(y)
     tile = launch.tile_for(C)
     wrap_triton(forward_kernel)[(triton.cdiv(M, tile.rows), triton.cdiv(C, tile.channels))](
         x,
@@ -262,9 +262,9 @@ def launch_forward(
 
 def launch_backward(dy: Tensor, code: Tensor, threshold: int, tied: bool) -> tuple[Tensor, Tensor]:
     """dx, and its sum over all but the channels, fp32 [2C] (empty unless tied)."""
-    launch.check_layout("maxout", dy=dy, code=code)
-    dx = launch.empty_map(dy, 2 * dy.shape[1])
-    M, C = launch.rows_and_channels(dy)
+    check.layout("maxout", dy=dy, code=code)
+    dx = maps.empty_map(dy, 2 * dy.shape[1])
+    M, C = maps.rows_and_channels(dy)
     tile = launch.tile_for(C)
     columns = triton.cdiv(C, tile.channels)
     split, partial = launch.RowSplit(triton.cdiv(M, tile.rows), tile.rows), None
@@ -301,34 +301,34 @@ def _keep(backend: str, x: Tensor, threshold: int, before: bool, seeds: Tensor |
 def forward_op(
     x: Tensor, bias: Tensor | None, threshold: int, before: bool, seeds: Tensor | None, slot: int, halves: bool = False
 ) -> tuple[Tensor, Tensor]:
-    x = launch.channels_last(x)
+    x = maps.channels_last(x)
     bias = None if bias is None else bias.contiguous()
     if not launch.runs_kernels(x):
         arguments = (x, bias, _keep("eager", x, threshold, before, seeds, slot), threshold, before, halves)
-        return launch.channels_last(reference(*arguments)), launch.channels_last(reference_code(*arguments))
+        return maps.channels_last(reference(*arguments)), maps.channels_last(reference_code(*arguments))
     assert not halves, "the kernels take adjacent channels"
     return launch_forward(x, bias, threshold, before, seeds, slot)
 
 
 @triton_op("csrc_triton::maxout_backward", mutates_args=())
 def backward_op(dy: Tensor, code: Tensor, threshold: int, tied: bool, halves: bool = False) -> tuple[Tensor, Tensor]:
-    dy, code = launch.channels_last(dy), launch.channels_last(code)
+    dy, code = maps.channels_last(dy), maps.channels_last(code)
     if not launch.runs_kernels(dy):
         dx, total = reference_backward(dy, code, threshold, halves)
-        return launch.channels_last(dx), total if tied else total.new_empty(0)
+        return maps.channels_last(dx), total if tied else total.new_empty(0)
     return launch_backward(dy, code, threshold, tied)
 
 
 @forward_op.register_fake
 def _(x, bias, threshold, before, seeds, slot, halves=False):
-    y = launch.empty_map(x, x.shape[1] // 2)
+    y = maps.empty_map(x, x.shape[1] // 2)
     return y, torch.empty_like(y, dtype=torch.uint8)
 
 
 @backward_op.register_fake
 def _(dy, code, threshold, tied, halves=False):
-    single = launch.arithmetic_dtype(dy.dtype)
-    return launch.empty_map(dy, 2 * dy.shape[1]), dy.new_empty(2 * dy.shape[1] if tied else 0, dtype=single)
+    single = maps.arithmetic_dtype(dy.dtype)
+    return maps.empty_map(dy, 2 * dy.shape[1]), dy.new_empty(2 * dy.shape[1] if tied else 0, dtype=single)
 
 
 def _setup_context(ctx, inputs, output):
@@ -344,12 +344,12 @@ def _backward(ctx, dy, _):
     with_bias = ctx.bias_dtype is not None and ctx.needs_input_grad[1]
     dx, dbias = backward_op(dy, code, ctx.threshold, with_bias and ctx.tied, ctx.halves)
     if with_bias and not ctx.tied:
-        dbias = dx.sum(0, dtype=launch.arithmetic_dtype(dx.dtype))
+        dbias = dx.sum(0, dtype=maps.arithmetic_dtype(dx.dtype))
     return dx, dbias.to(ctx.bias_dtype) if with_bias else None, None, None, None, None, None
 
 
 forward_op.register_autograd(_backward, setup_context=_setup_context)
-backward_op.register_autograd(launch.no_second_derivative("maxout"))
+backward_op.register_autograd(check.no_second_derivative("maxout"))
 
 # ---------------------------------------------------------------- public
 
@@ -372,24 +372,24 @@ def maxout(
     "eager" and "triton" give the same values, mask included; "triton" on a CPU tensor runs the reference. ValueError
     for a shape, dtype, device, order or dropout it cannot take, and for halves with kernels.
     """
-    launch.check_backend("maxout", backend)
-    launch.check_shape("maxout", "x", x, (None,) * 4, "[N, 2C, H, W]")
-    launch.check_dtype("maxout", "x", x, backend)
+    check.backend("maxout", backend)
+    check.shape("maxout", "x", x, (None,) * 4, "[N, 2C, H, W]")
+    check.dtype("maxout", "x", x, backend)
     if x.shape[1] % 2:
         raise ValueError(f"maxout: x has shape {list(x.shape)}: an even number of channels is needed")
     if bias is not None:
         tied = bias.dim() == 1
         wanted, symbols = (x.shape[1:2], "[2C]") if tied else (x.shape[1:], "[2C] or [2C, H, W]")
-        launch.check_shape("maxout", "bias", bias, wanted, symbols)
-        launch.check_dtype("maxout", "bias", bias, backend)
+        check.shape("maxout", "bias", bias, wanted, symbols)
+        check.dtype("maxout", "bias", bias, backend)
     if order not in ORDERS:
         raise ValueError(f"maxout: order is {order!r}: one of {', '.join(ORDERS)} is needed")
     if halves and backend == "triton" and launch.runs_kernels(x):
         raise ValueError("maxout: halves on a GPU: its kernels take adjacent channels")
     threshold, before = philox.dropout_threshold(dropout), order == "before"
-    launch.check_device("maxout", x, bias=bias, seeds=seeds)
+    check.device("maxout", x, bias=bias, seeds=seeds)
     if threshold and backend != "inductor":
-        launch.check_seeds("maxout", seeds, slot)
+        check.seeds("maxout", seeds, slot)
     if backend == "triton":
         return forward_op(x, bias, threshold, before, seeds, slot, halves)[0]
     keep = _keep(backend, x, threshold, before, seeds, slot)

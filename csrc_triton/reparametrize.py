@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op
 
-from csrc_triton import launch, philox
+from csrc_triton import check, launch, maps, philox
 from csrc_triton.launch import wrap_triton
 from csrc_triton.philox import element_words
 
@@ -29,7 +29,7 @@ BLOCK, WARPS = 128, 4
 
 def reference(params: Tensor, z: Tensor, eps: Tensor, keep: Tensor | None, threshold: int) -> Tensor:
     """eps: float [N, L, 1, 1]; keep: uint8 or bool [2N, L, 1, 1], or None for no dropout."""
-    mu, log_sigma = launch.widened(params).chunk(2, dim=1)
+    mu, log_sigma = maps.widened(params).chunk(2, dim=1)
     z_hat = mu + torch.exp(log_sigma) * eps.to(mu.dtype)
     joint = torch.cat([z_hat, z.detach().to(mu.dtype)])
     return (joint if keep is None else philox.drop(joint, keep, threshold)).to(params.dtype)
@@ -38,7 +38,7 @@ def reference(params: Tensor, z: Tensor, eps: Tensor, keep: Tensor | None, thres
 def reference_backward(g: Tensor, params: Tensor, eps: Tensor, keep: Tensor | None, threshold: int) -> Tensor:
     """dparams like params."""
     n = params.shape[0]
-    log_sigma = launch.widened(params).chunk(2, dim=1)[1]
+    log_sigma = maps.widened(params).chunk(2, dim=1)[1]
     dmu = g[:n].to(log_sigma.dtype)
     if keep is not None:
         dmu = philox.drop(dmu, keep[:n], threshold)
@@ -47,7 +47,7 @@ def reference_backward(g: Tensor, params: Tensor, eps: Tensor, keep: Tensor | No
 
 def noise(z: Tensor, seeds: Tensor, slot: int, threshold: int) -> tuple[Tensor, Tensor | None]:
     """eps and keep of the stream, as the references take them."""
-    single = launch.arithmetic_dtype(z.dtype)
+    single = maps.arithmetic_dtype(z.dtype)
     eps, uniform_z_hat, uniform_z = philox.element_normals(seeds, slot, z.numel(), single)
     keep = None
     if threshold:
@@ -121,7 +121,7 @@ def backward_kernel(
 
 
 def launch_forward(params: Tensor, z: Tensor, threshold: int, seeds: Tensor, slot: int) -> Tensor:
-    launch.check_layout("reparametrize", params=params, z=z)
+    check.layout("reparametrize", params=params, z=z)
     n, L = z.shape[:2]
     joint = torch.empty((2 * n, L, 1, 1), dtype=z.dtype, device=z.device)
     wrap_triton(forward_kernel)[(triton.cdiv(n * L, BLOCK),)](
@@ -142,7 +142,7 @@ def launch_forward(params: Tensor, z: Tensor, threshold: int, seeds: Tensor, slo
 
 
 def launch_backward(g: Tensor, params: Tensor, threshold: int, seeds: Tensor, slot: int) -> Tensor:
-    launch.check_layout("reparametrize", g=g, params=params)
+    check.layout("reparametrize", g=g, params=params)
     n, L = params.shape[0], g.shape[1]
     dparams = torch.empty((n, 2 * L, 1, 1), dtype=params.dtype, device=params.device)
     wrap_triton(backward_kernel)[(triton.cdiv(n * L, BLOCK),)](
@@ -167,7 +167,7 @@ def launch_backward(g: Tensor, params: Tensor, threshold: int, seeds: Tensor, sl
 
 @triton_op("csrc_triton::reparametrize", mutates_args=())
 def forward_op(params: Tensor, z: Tensor, threshold: int, seeds: Tensor, slot: int) -> Tensor:
-    params, z = launch.channels_last(params), launch.channels_last(z)
+    params, z = maps.channels_last(params), maps.channels_last(z)
     if not launch.runs_kernels(params):
         return reference(params, z, *noise(z, seeds, slot, threshold), threshold).contiguous()
     return launch_forward(params, z, threshold, seeds, slot)
@@ -175,7 +175,7 @@ def forward_op(params: Tensor, z: Tensor, threshold: int, seeds: Tensor, slot: i
 
 @triton_op("csrc_triton::reparametrize_backward", mutates_args=())
 def backward_op(g: Tensor, params: Tensor, threshold: int, seeds: Tensor, slot: int) -> Tensor:
-    g, params = launch.channels_last(g), launch.channels_last(params)
+    g, params = maps.channels_last(g), maps.channels_last(params)
     if not launch.runs_kernels(params):
         drawn = noise(g[: params.shape[0]], seeds, slot, threshold)
         return reference_backward(g, params, *drawn, threshold).contiguous()
@@ -204,7 +204,7 @@ def _backward(ctx, g):
 
 
 forward_op.register_autograd(_backward, setup_context=_setup_context)
-backward_op.register_autograd(launch.no_second_derivative("reparametrize"))
+backward_op.register_autograd(check.no_second_derivative("reparametrize"))
 
 # ---------------------------------------------------------------- public
 
@@ -218,18 +218,18 @@ def reparametrize(
     backend: "eager" and "triton" give the same values, eps and masks included; "triton" on a CPU tensor runs the
     reference. ValueError for a shape, dtype, device or dropout it cannot take.
     """
-    launch.check_backend("reparametrize", backend)
-    launch.check_shape("reparametrize", "z", z, (None, None, 1, 1), "[N, L, 1, 1]")
-    launch.check_shape("reparametrize", "params", params, (z.shape[0], 2 * z.shape[1], 1, 1), "[N, 2L, 1, 1]")
-    launch.check_dtype("reparametrize", "params", params, backend)
+    check.backend("reparametrize", backend)
+    check.shape("reparametrize", "z", z, (None, None, 1, 1), "[N, L, 1, 1]")
+    check.shape("reparametrize", "params", params, (z.shape[0], 2 * z.shape[1], 1, 1), "[N, 2L, 1, 1]")
+    check.dtype("reparametrize", "params", params, backend)
     if z.dtype != params.dtype:
         raise ValueError(f"reparametrize: z is {z.dtype}: {params.dtype} is needed, as params")
     threshold = philox.dropout_threshold(dropout)
-    launch.check_device("reparametrize", params, z=z, seeds=seeds)
+    check.device("reparametrize", params, z=z, seeds=seeds)
     if backend == "inductor":
         keep = philox.torch_keep(params.reshape(-1, *z.shape[1:]), threshold) if threshold else None
         return reference(params, z, torch.randn(z.shape, device=z.device), keep, threshold)
-    launch.check_seeds("reparametrize", seeds, slot)
+    check.seeds("reparametrize", seeds, slot)
     assert seeds is not None
     if backend == "triton":
         return forward_op(params, z.detach(), threshold, seeds, slot)

@@ -74,7 +74,9 @@ def test_data_prep_knows_the_schema_and_the_rule_for_images_and_little_else_of_o
 
 def test_only_the_command_line_imports_data_prep():
     inside = {module for module in importers("data_prep") if module.startswith(("ali_fast", "csrc_triton"))}
-    assert inside <= {"ali_fast.commands", "ali_fast.cli"}
+    assert inside == {"ali_fast.commands", "ali_fast.prepared"}
+    commands = {"ali_fast.commands", "ali_fast.evaluate.commands", "ali_fast.mixture.commands"}
+    assert importers("ali_fast.prepared") == commands
 
 
 def test_nothing_imports_profiles():

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from ali_fast import commands
 from ali_fast.errors import InputError
+from ali_fast.flags import at_least, write_json
+from ali_fast.prepared import prepare_if_missing
 from ali_fast.seeds import check_seed
 
 FLAGS = {
@@ -58,8 +59,8 @@ class Evaluate:
         for name, tasks_with_it in FLAGS.items():
             if getattr(self, name) is not None and self.task not in tasks_with_it:
                 raise InputError(f"--{name.replace('_', '-')} is for --task {' and '.join(tasks_with_it)}")
-        commands.at_least(1, labels=self.labels, draws=self.draws, jobs=self.jobs)
-        commands.at_least(10, samples=self.samples)
+        at_least(1, labels=self.labels, draws=self.draws, jobs=self.jobs)
+        at_least(10, samples=self.samples)
         seed = self.seed or 0
         check_seed(seed)
         labels, draws, samples = self.labels or 1000, self.draws or 100, self.samples or 10_000
@@ -73,7 +74,7 @@ class Evaluate:
         from ali_fast.evaluate.subject import open_subject
 
         console = Console(stderr=True, markup=False, highlight=False, emoji=False)
-        subject = open_subject(self.directory, commands.prepare_if_missing, self.device, self.data_dir)
+        subject = open_subject(self.directory, prepare_if_missing, self.device, self.data_dir)
         check_place(subject.run)
         started = time.perf_counter()
         if self.task == "svm":
@@ -102,5 +103,5 @@ class Evaluate:
         spent = {"step": subject.step, "seconds": time.perf_counter() - started}
         result = replace(result, numbers=spent | result.numbers)
         print(result.to_text())
-        commands.write_json(self.json, asdict(result))
+        write_json(self.json, asdict(result))
         print(f"kept in {keep(subject.run, result)}, shown in {report.write(subject.run)}")

@@ -9,7 +9,8 @@ from typing import Annotated, TypeVar
 
 from tyro.conf import OmitArgPrefixes, subcommand
 
-from ali_fast import commands
+from ali_fast import prepared
+from ali_fast.flags import write_json
 from ali_fast.mixture.config import MixtureConfig, RunConfig, SearchConfig
 
 C = TypeVar("C", bound=MixtureConfig)
@@ -40,7 +41,7 @@ class Run(RunConfig):
         print(protocol.write_tables(config.run_dir, values))
         drawn = f", {config.run_dir / 'figure8.png'} and .pdf" if config.inference else ""
         print(f"numbers in {config.run_dir / 'results.json'}{drawn}")
-        commands.write_json(self.json, values)
+        write_json(self.json, values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ class Search(SearchConfig):
             print("every trial diverged")
         else:
             print(f"confirm the best with: {search.confirmation(config, values['trials'][0])}")
-        commands.write_json(self.json, values)
+        write_json(self.json, values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +79,8 @@ class Figure:
     """Where DATA_DIR/mixture/*.beton are; prepared there if missing."""
 
     def run(self) -> None:
-        if commands.missing("mixture", self.data_dir, ("valid",)):
-            commands.prepare("mixture", self.data_dir)
+        if prepared.missing("mixture", self.data_dir, ("valid",)):
+            prepared.prepare("mixture", self.data_dir)
         from ali_fast.mixture import protocol
 
         for path in protocol.draw(self.run_dir, self.data_dir):
@@ -107,8 +108,8 @@ def checked(given: MixtureConfig, kind: type[C]) -> C:
 
 
 def prepare(config: MixtureConfig) -> None:
-    if commands.missing("mixture", config.data_dir, ("train", "valid")):
+    if prepared.missing("mixture", config.data_dir, ("train", "valid")):
         from ali_fast import decide
 
         decide.device(config.device)  # absent CUDA is to be said first
-        commands.prepare("mixture", config.data_dir)
+        prepared.prepare("mixture", config.data_dir)

@@ -10,6 +10,7 @@ import pytest
 
 from ali_fast import cli, commands
 from ali_fast.errors import DivergedError, InputError, Interrupted
+from ali_fast.flags import write_json
 
 pytestmark = pytest.mark.usefixtures("hangs_up")
 
@@ -152,7 +153,7 @@ def test_a_json_that_could_not_be_written_is_said_before_the_work(arguments, mon
 )
 def test_a_json_may_go_where_the_command_makes_a_folder(arguments, path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(subcommand(arguments), "run", lambda self: commands.write_json(self.json, 7))
+    monkeypatch.setattr(subcommand(arguments), "run", lambda self: write_json(self.json, 7))
     assert cli.main([*arguments, "--json", path]) == 0
     assert (tmp_path / path).read_text() == "7\n"
 

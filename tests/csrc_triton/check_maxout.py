@@ -8,7 +8,7 @@ import torch
 from comparing import assert_close, random_map, some_seeds
 from hypothesis import strategies as st
 
-from csrc_triton import launch, philox
+from csrc_triton import launch, maps, philox
 from csrc_triton.maxout import launch_backward, launch_forward
 
 SLOT = 0
@@ -105,7 +105,7 @@ def check_ranges(dtype, device, monkeypatch):
 def check_ties_and_nan(dtype, device):
     nan = float("nan")
     pairs = torch.tensor([[1.0, 1.0], [nan, 2.0], [2.0, nan], [nan, nan], [-0.0, 0.0], [-1.0, -2.0]])
-    x = launch.channels_last(pairs.reshape(1, 12, 1, 1).to(device, dtype))
+    x = maps.channels_last(pairs.reshape(1, 12, 1, 1).to(device, dtype))
     y, code = launch_forward(x, None, 0, False, None, 0)
     assert code.flatten().tolist() == [2, 2, 3, 3, 2, 2]
     assert y.flatten().isnan().tolist() == [False, True, True, True, False, False]

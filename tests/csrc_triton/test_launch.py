@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csrc_triton import batch_norm, bias_act, launch, maxout
+from csrc_triton import batch_norm, bias_act, launch, maps, maxout
 
 
 @given(st.integers(1, 10**6), st.sampled_from([16, 32, 64]), st.integers(1, 64), st.sampled_from([1, 64, 264]))
@@ -67,8 +67,8 @@ def test_a_new_map_is_packed_channels_last_to_the_last_stride():
     """Also where a stride does not matter: Inductor asks for those that a 1x1 map has by the rule."""
     for h, w in ((3, 5), (1, 1)):
         like = torch.empty(2, 16, h, w, device="meta")
-        assert launch.empty_map(like).stride() == (16 * h * w, 1, 16 * w, 16)
-        y = launch.empty_map(like, 8)
+        assert maps.empty_map(like).stride() == (16 * h * w, 1, 16 * w, 16)
+        y = maps.empty_map(like, 8)
         assert (y.shape, y.stride()) == ((2, 8, h, w), (8 * h * w, 1, 8 * w, 8))
 
 
