@@ -63,6 +63,14 @@ def cheapest_route(architecture: Architecture, dtype: torch.dtype) -> Route:
     return "one" if architecture.pairs_independent else "split"
 
 
+def check_route(route: Route, architecture: Architecture, dtype: torch.dtype) -> None:
+    """Raises ValueError for one that would not be exact: see `cheapest_route`."""
+    if route == "one" and not architecture.pairs_independent:
+        raise ValueError("route 'one': batch norm in D(x) mixes pairs: 'split' or 'two' is needed")
+    if route != "two" and dtype == torch.float16:
+        raise ValueError(f"route {route!r}: in float16 the seeds of a won game underflow: 'two' is needed")
+
+
 def ali(model: ALI, x: Tensor, z: Tensor, seeds: Tensor, route: Route, scale: Tensor | None = None) -> Outcome:
     """The paper's Algorithm 1: E and G move together against D, all from one forward."""
     statistics: Statistics = []

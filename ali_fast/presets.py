@@ -133,7 +133,8 @@ def resolve(dataset: str, name: str | None = None, objective: Objective = "ali")
     Raises InputError for an unknown data set or preset, or one of another data set.
     """
     if dataset not in TRAINABLE:
-        raise InputError(f"unknown data set {dataset!r}: one of {', '.join(TRAINABLE)}")
+        more = "; the 2-D experiment is: ali-fast mixture run" if dataset == "mixture" else ""
+        raise InputError(f"unknown data set {dataset!r}: one of {', '.join(TRAINABLE)}{more}")
     if name is None:
         if dataset == "folder":
             raise InputError(f"--dataset folder needs --preset, one of {', '.join(p.name for p in PRESETS)}")

@@ -16,7 +16,7 @@ from ali_fast.condition import to_y
 from ali_fast.data.labelled import Labelled
 from ali_fast.layers import move_running
 from ali_fast.model import ALI
-from ali_fast.objective import GAMES, METRICS, Outcome, Route, cheapest_route
+from ali_fast.objective import GAMES, METRICS, Outcome, Route, cheapest_route, check_route
 from ali_fast.optim import Adam
 from ali_fast.parallel import ALONE, World
 from ali_fast.pixels import to_x
@@ -39,8 +39,8 @@ class Step:
     """`step(*batch)` plays one game and moves its players; between `read_metrics` the host waits for nothing.
 
     dtype: what the networks compute in, by default the model's own (bf16, fp16: AMP, with float32 masters).
-    route: how both gradients are taken; by default the cheapest exact way. options: Inductor's, by default
-    `turn_options`. cuda_graph: capture the whole of it.
+    route: how both gradients are taken; by default the cheapest exact way, ValueError for one that is not exact.
+    options: Inductor's, by default `turn_options`. cuda_graph: capture the whole of it.
     samples: uint8 [count, H, W, C] on the device; a batch is then int64 [B], which of them to take. samples_y: of a
     conditional model, their y.
     labelled: of K+1 classes; each step also takes half as many of these, drawn anew with replacement.
@@ -76,6 +76,7 @@ class Step:
         self.model, self.device, self.dtype = model.train(), master.device, dtype or master.dtype
         self.working = model if self.dtype == master.dtype else model.working_copy(self.dtype)
         self.route: Route = route or cheapest_route(model.architecture, self.dtype)
+        check_route(self.route, model.architecture, self.dtype)
         self.adam = Adam(
             model,
             self.working,

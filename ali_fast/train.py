@@ -66,7 +66,8 @@ def _train(
     if decide.SLOW_BF16 in why:
         console.print(f"warning: {why}")
     resident, why = decide.resident(config.data, where, resident_bytes(data.loader.manifest))
-    console.print(f"training images: {'held on the device' if resident else 'streamed'} ({why})")
+    how = "held on the device" if resident else "streamed"
+    console.print(f"training images: {how} ({why}){'' if resident else '; compiling the reader'}")
     source = Source(data.loader, where, resident, conditional=data.condition is not None)
     step = build_step(config, preset, data, source, dtype, world, frozen_decoder(config, preset, run), console)
     provenance = data.provenance() | {

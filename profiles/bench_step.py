@@ -1,6 +1,6 @@
 """The step, from the usual one to ours: each row adds one thing, all rows are timed in turn in one run.
 
-    python -m profiles.bench_step --dataset cifar10 [--preset P] [--batch-size N] [--json PATH] [--chart PATH]
+    python -m profiles.bench_step --dataset cifar10 [--preset P] [--batch-size N] [--backward two] [--json PATH]
 
 Synthetic images: no data set is needed. The first row is `profiles.usual`; the second the same in channels-last
 memory, as ours always is; from the third on it is `ali_fast.step.Step` itself. The last is what `train` uses.
@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from ali_fast import process
+from ali_fast.objective import Route
 from ali_fast.presets import Preset
 from profiles import clock, report
 from profiles.arguments import Parser, positive
@@ -131,6 +132,9 @@ def make_parser() -> Parser:
     parser = Parser("bench_step", __doc__)
     parser.add_step()
     parser.add_argument("--amp", action=argparse.BooleanOptionalAction, help="default: on CUDA only")
+    parser.add_argument(
+        "--backward", choices=("auto", "two"), default="auto", help="two: L_d's and L_g's apart, in every row of ours"
+    )
     parser.add_argument("--rounds", type=positive, default=11, help="bursts of each row (default 11)")
     parser.add_argument("--burst-seconds", type=float, default=0.2, help="length of a burst (default 0.2)")
     parser.add_argument(
@@ -152,7 +156,8 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{preset.name}, batch {batch_size}")
     process.set_up(device)
     until = time.perf_counter() + args.start_seconds
-    first, *between, last = rows(preset, batch_size, device, amp)
+    route: Route | None = "two" if args.backward == "two" else None
+    first, *between, last = rows(preset, batch_size, device, amp, route)
     if args.only == "ends":
         between = []
     waterfall = [first, *between, last]
@@ -164,7 +169,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
 
     def write(results: list[dict[str, Any]], left_out: dict[str, str]) -> None:
-        more = {"preset": preset.name, "batch_size": batch_size, "peak_tflops": in_words, "left_out": left_out}
+        about = {"preset": preset.name, "batch_size": batch_size, "backward": args.backward}
+        more = about | {"peak_tflops": in_words, "left_out": left_out}
         report.write_json(args.json, head, results, **more)
 
     started, left_out = start_all([first, last], preset, batch_size, device)

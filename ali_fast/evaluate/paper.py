@@ -9,7 +9,7 @@ SVHN_CLASSES = [
     ("ALI, SVHN, 1,000 labels", "7.42 +- 0.65"),
 ]
 CIFAR10_CLASSES = [
-    (f"{name}, CIFAR-10, {labels:,} labels", error)
+    (f"{name}, CIFAR-10, {labels:,} labels{', +- three std' if '+-' in error else ''}", error)
     for labels, errors in {
         1000: ("21.83", "19.98 +- 0.89"),
         2000: ("19.61", "19.09 +- 0.44"),

@@ -1,8 +1,8 @@
 """The mixture's networks, R members of each in one set of tensors: one batched product a layer.
 
-Points are [R, B, n], weights [R, in, out], what belongs to a feature [R, 1, out]. No member sees another. Widths are
-the paper's and its code's: E's and G's hidden layers have no bias beside batch norm's shift; D's, and all last layers,
-have one.
+Points are [R, B, n], weights [R, in, out], what belongs to a feature [R, 1, out]. No member sees another. Widths and
+biases are those of the paper's code (experiments/ali_mixture.py): E's and G's hidden layers have no bias beside batch
+norm's shift. D's have one, which its LinearMaxout has unless told otherwise, and it is not; so have all last layers.
 """
 
 from __future__ import annotations

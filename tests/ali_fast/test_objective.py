@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ali_fast.objective import GAMES, METRICS, ali, cheapest_route, conditional, negative_bound
+from ali_fast.step import Step
 from csrc_triton.bias_act import bias_act
 from csrc_triton.reparametrize import reparametrize
 
@@ -205,6 +206,15 @@ def test_one_backward_is_wrong_where_batch_norm_mixes_pairs(make_small):
     x, z, seeds = batch(model)
     _, to_g, _ = reference(model, x, z, seeds)
     assert difference(ali(model, x, z, seeds, "one").generator, to_g) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "route"),
+    [("norm", torch.float32, "one"), ("maxout", torch.float16, "one"), ("norm", torch.float16, "split")],
+)
+def test_a_step_takes_no_route_that_is_not_exact(make_small, kind, dtype, route):
+    with pytest.raises(ValueError, match=f"route '{route}': .*'two' is needed"):
+        Step(make_small(kind, torch.float32), learning_rate=1e-3, dtype=dtype, route=route, compile=False)
 
 
 @pytest.mark.parametrize("won", [30.0, -30.0])

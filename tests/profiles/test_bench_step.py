@@ -66,6 +66,15 @@ def test_from_the_usual_step_to_the_one_that_train_takes(bench, tmp_path, capsys
 
 
 @pytest.mark.usefixtures("not_compiled")
+def test_two_backwards_in_every_row_of_ours(bench):
+    """Or the difference that one makes could not be seen compiled, in bf16, in a graph."""
+    written = bench("--backward", "two")
+    work = [row["gflop"] for row in written["rows"]]
+    assert work[0] == work[1] > work[2] == work[3] == work[4] == work[5] > 0
+    assert (written["rows"][3]["name"], written["backward"]) == ("route 'two'", "two")
+
+
+@pytest.mark.usefixtures("not_compiled")
 def test_only_the_ends(bench, monkeypatch):
     """Nothing is counted for a row that is not shown."""
     counted = []

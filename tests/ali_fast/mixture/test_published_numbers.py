@@ -31,6 +31,8 @@ def test_the_nets_are_the_papers():
     assert shapes(ali.discriminator) == [(4, 5 * 200), *[(200, 5 * 200)] * 2, (200, 1)]
     assert shapes(gan.discriminator) == [(2, 5 * 200), *[(200, 5 * 200)] * 2, (200, 1)]
     assert [layer.pieces for layer in ali.discriminator.layers[:-1]] == [5] * 3
+    biased = [[hasattr(layer, "bias") for layer in net.layers] for net in (ali.encoder, ali.decoder, ali.discriminator)]
+    assert biased == [[False, False, True], [False] * 4 + [True], [True] * 4]  # D's by default of its LinearMaxout
     for name, p in ali.named_parameters():
         if not name.endswith("weight"):
             assert (p == (1 if name.endswith("scale") else 0)).all(), name
