@@ -85,6 +85,9 @@ class TrainConfig:
     CUDA where they take at most a quarter of the free memory."""
     cuda_graphs: bool = True
     """On CUDA, capture the whole step as one CUDA graph and replay it."""
+    overlap: Literal["auto", "yes", "no"] = "auto"
+    """In that graph run E beside G, and weight gradients beside both, for more memory: auto where that was measured to
+    be faster."""
     tick_images: int | None = None
     """Images between two lines of metrics; by default about fifty lines a run, at most one per 100,000 images."""
     figure_ticks: int = 10
@@ -110,6 +113,8 @@ class TrainConfig:
             raise InputError(f"--objective {self.objective} needs --labels, such as 1000: {self.labels} is given")
         if self.labels is not None and not PLAYERS[self.objective].classes:
             raise InputError(f"--labels {self.labels}: only --objective semi-supervised takes labels")
+        if self.overlap not in ("auto", "yes", "no"):
+            raise InputError(f"--overlap {self.overlap}: auto, yes or no")
         if self.encoder not in ("stochastic", "deterministic"):
             raise InputError(f"--encoder {self.encoder}: stochastic or deterministic")
         if self.encoder == "deterministic" and (not PLAYERS[self.objective].encoder or self.objective == "vae"):

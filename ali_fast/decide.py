@@ -61,6 +61,21 @@ def dtype(amp: bool, where: torch.device) -> tuple[torch.dtype, str]:
     return torch.float16, "--amp, and the device has no bf16: fp16 with loss scaling"
 
 
+OVERLAP_GAINS = ("sm_90",)  # profiles/results/2026-11-28-h100
+NO_GPU = "the device is no GPU"
+
+
+def overlaps(asked: str, where: torch.device) -> tuple[bool, str]:
+    """Whether a captured step runs E beside G and weight gradients beside both, for `--overlap` asked, and why."""
+    if where.type == "cpu":
+        return False, NO_GPU
+    if asked != "auto":
+        return asked == "yes", "asked for"
+    name = device_class(where)
+    gains = name in OVERLAP_GAINS
+    return gains, f"the full step was faster on {name}" if gains else f"it was not measured on {name}"
+
+
 CPU_STREAMS = "nothing is gained on a CPU"
 RESIDENT_SHARE = 0.25  # of the free memory, which networks and activations want too
 

@@ -14,6 +14,7 @@ def examine() -> dict[str, Any]:
     name = decide.device_class(where)
     compiles, why_compile = decide.compiles()
     amp, why_amp = decide.dtype(True, where)
+    overlaps, why_overlap = decide.overlaps("auto", where)
     on_cuda = where.type == "cuda"
     chosen = dataclasses.asdict(kernels.resolve("auto", name))
     measured = name in kernels.committed()
@@ -29,8 +30,9 @@ def examine() -> dict[str, Any]:
             },
             "--cuda-graphs": {
                 "value": "yes" if on_cuda else "no",
-                "why": "one launch replays the whole step" if on_cuda else "the device is no GPU",
+                "why": "one launch replays the whole step" if on_cuda else decide.NO_GPU,
             },
+            "--overlap auto": {"value": "yes" if overlaps else "no", "why": why_overlap},
             "kernels": {
                 "value": ", ".join(f"{op}={backend}" for op, backend in chosen.items()),
                 "why": f"the fastest full step measured on {name}" if measured else f"nothing was measured on {name}",

@@ -54,14 +54,24 @@ def rows(preset: Preset, batch_size: int, device: torch.device, amp: bool, route
     yield ours("Triton kernels", spec="triton")
     yield ours("CUDA graph", spec="triton", cuda_graph=True)
     yield ours("resident data", spec="triton", cuda_graph=True, resident=True)
-    yield ours("--kernels auto", spec="auto", cuda_graph=True, resident=True)
-    whole = functools.partial(ours, spec="auto", cuda_graph=True, resident=True, overlap_weight_gradients=True)
+    last = [
+        ("--kernels auto", False, False),
+        ("weight gradients beside", True, False),
+        ("E beside G, each Adam on its line", True, True),  # two things at once: each player's Adam goes with its line
+    ]
     if low == torch.float16:
-        yield whole("as train: weight gradients beside")
-    else:
-        yield whole("weight gradients beside")
-        # Two things at once: each player's Adam goes with its line.
-        yield whole("as train: E beside G, each Adam on its line", overlap_encoder=True)
+        del last[-1]
+    last.append(last.pop(-1 if decide.overlaps("auto", device)[0] else 0))
+    for name, weight_gradients, encoder in last:
+        as_train = "as train: " if name == last[-1][0] else ""
+        yield ours(
+            f"{as_train}{name}",
+            spec="auto",
+            cuda_graph=True,
+            resident=True,
+            overlap_weight_gradients=weight_gradients,
+            overlap_encoder=encoder,
+        )
 
 
 def _usual(preset: Preset, batch_size: int, device: torch.device) -> Iterator[Row]:

@@ -34,6 +34,15 @@ def test_free_memory_is_some_of_the_machines(monkeypatch):
     assert 2**20 < decide._free_bytes(CPU) < 2**50
 
 
+def test_e_runs_beside_g_where_that_was_measured_to_be_faster(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda where: (9, 0))
+    assert decide.overlaps("auto", CUDA) == (True, "the full step was faster on sm_90")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda where: (8, 0))
+    assert decide.overlaps("auto", CUDA) == (False, "it was not measured on sm_80")
+    assert [decide.overlaps(asked, CUDA) for asked in ("yes", "no")] == [(True, "asked for"), (False, "asked for")]
+    assert decide.overlaps("yes", CPU)[0] is False
+
+
 @pytest.mark.parametrize("fast", [False, True])
 def test_amp_on_a_cpu_says_what_it_costs(monkeypatch, fast):
     monkeypatch.setattr(decide, "cpu_has_bf16", lambda: fast)

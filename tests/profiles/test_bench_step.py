@@ -117,6 +117,23 @@ def test_half_precision_is_a_row_of_its_own(preset):
 
 
 @pytest.mark.parametrize(
+    ("capability", "low", "last"),
+    [
+        ((9, 0), torch.bfloat16, "as train: E beside G, each Adam on its line"),
+        ((9, 0), torch.float16, "as train: weight gradients beside"),
+        ((8, 0), torch.bfloat16, "as train: --kernels auto"),
+    ],
+)
+def test_the_last_row_is_what_train_takes_on_that_gpu(preset, monkeypatch, capability, low, last):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda where: capability)
+    monkeypatch.setattr("ali_fast.decide.dtype", lambda amp, where: (low, ""))
+    names = [row.name for row in waterfall.rows(preset, 4, CUDA, amp=True)]
+    assert names[-1] == last
+    assert len(set(names)) == len(names) == (14 if low == torch.bfloat16 else 13)
+    assert [name for name in names if name.startswith("as train")] == [last]
+
+
+@pytest.mark.parametrize(
     ("dtype", "options", "expected"),
     [
         (torch.float16, {}, "two"),
