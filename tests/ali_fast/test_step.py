@@ -172,8 +172,8 @@ def test_without_ema_the_model_itself_is_shown(make_small):
     assert "ema" not in step.state_dict()
 
 
-@pytest.mark.slow
 def test_fifty_compiled_steps_are_fifty_eager_steps(make_small, kind):
+    """Half a minute each, and in every run: a miscompiled step would train, and wrongly."""
     samples = images(make_small(kind), batch=60)
     eager = Step(make_small(kind), learning_rate=1e-3, compile=False)
     compiled = Step(make_small(kind), learning_rate=1e-3, compile=True, samples=samples)

@@ -128,7 +128,6 @@ def test_resuming_is_never_having_stopped(make_step, name, rows):
     assert torch.equal(second.read_losses(), straight.read_losses())
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(torch.__version__ < (2, 12), reason="a bug of torch 2.11: see ali_fast.decide.compiles")
 @pytest.mark.parametrize("name", ["ali", "vae"])
 def test_compiled_is_eager(make_step, name, rows):
