@@ -93,5 +93,6 @@ def test_ffcv_is_imported_in_one_place_only():
 
 
 def test_below_train_nothing_takes_the_whole_configuration():
+    """But for `build` and `training_data`, train's own two halves: they make of it what the rest is given."""
     below = ("layers", "model", "objective", "optim", "step", "capture", "pixels", "kernels")
     assert not {f"ali_fast.{module}" for module in below} & importers("ali_fast.config")
