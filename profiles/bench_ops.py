@@ -4,7 +4,7 @@
 
 bf16. On a GPU: microseconds, forward and backward apart, inside CUDA graphs, for torch's eager mode, Inductor with each
 set of options of `ali_fast.capture`, and the kernels; beside them the time of copying as many bytes as the kernels
-move, on that card ("roofline"; what only reads may beat it). Called again and again, an op finds its tensors in L2 where
+move, on that card ("roofline"; what only reads may beat it). Called again and again, an op finds its tensors in L2 if
 they fit, which a large step's does not: between its convolutions it is timed by `bench_step`, and by that full step the
 default kernels are chosen. Without a GPU: the kernels' launches and bytes, the least time that their bytes take on
 paper, and Inductor's own launches and bytes for the same, lowered for an H100: that needs the CPU build of torch, and
