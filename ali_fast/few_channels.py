@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from csrc_triton.maps import widened
+from csrc_triton.maps import cast, widened
 from csrc_triton.stored import stored
 
 FEW = 4
@@ -51,11 +51,3 @@ class _Product(torch.autograd.Function):
 def product(h: Tensor, weight: Tensor) -> Tensor:
     """F.linear(h, weight) for few maps: h [..., C], weight [maps, C]."""
     return _Product.apply(h, weight)
-
-
-def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """tensor.to(dtype), and nothing where that changes nothing.
-
-    A Function whose forward ends in such a one is compiled by torch 2.11 with a gradient of zero.
-    """
-    return tensor if tensor.dtype == dtype else tensor.to(dtype)

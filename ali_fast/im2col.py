@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ali_fast.few_channels import FEW, cast
-from csrc_triton.maps import widened
+from ali_fast.few_channels import FEW
+from csrc_triton.maps import cast, widened
 
 ALIGNMENT = 8
 """Columns of a bf16 matrix that the tensor cores load at once."""
@@ -35,13 +35,8 @@ def pays(device: torch.device, channels: int, kernel: int, stride: int, size: in
     return channels >= MANY and little and torch.compiler.is_compiling()
 
 
-def convolution(h: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """F.conv2d(h, weight, stride=stride) for h [N, C, H, W] and a square weight [maps, C, k, k]; channels last."""
-    return product(h, matrix(weight), weight.shape[2], stride)
-
-
-def product(h: Tensor, matrix: Tensor, k: int, stride: int) -> Tensor:
-    """The same by the `matrix` of a k x k weight."""
+def convolution(h: Tensor, matrix: Tensor, k: int, stride: int) -> Tensor:
+    """F.conv2d(h, weight, stride=stride) for h [N, C, H, W] by the `matrix` of weight [maps, C, k, k]."""
     return F.linear(_Im2col.apply(h, k, stride), matrix).permute(0, 3, 1, 2)
 
 

@@ -85,7 +85,8 @@ class Convolution(nn.Module):
             geometry = ([self.stride] * 2, [0, 0], [1, 1], False, [0, 0], 1)
             backward = torch.ops.aten.convolution_backward
             return backward(dy, h.detach(), factor.detach(), None, *geometry, [True, False, False])[0]
-        return torch.autograd.grad([self.product(self, h, factor)], [h], [dy])[0]  # compiled, without the product
+        # Compiled, nobody reads the product and it is left out; eager, it is computed again, of these few images.
+        return torch.autograd.grad([self.product(self, h, factor)], [h], [dy])[0]
 
     def pointwise(self, h: Tensor, weight: Tensor) -> Tensor:
         if h.device.type == "cpu" and h.shape[2] > 1:
@@ -111,7 +112,7 @@ class Convolution(nn.Module):
 
     def convolution(self, h: Tensor, weight: Tensor) -> Tensor:
         if weight.dim() == 2:
-            return im2col.product(h, weight, self.weight.shape[2], self.stride)
+            return im2col.convolution(h, weight, self.weight.shape[2], self.stride)
         return F.conv2d(h, weight, self.bias, self.stride)
 
     def transposed(self, h: Tensor, weight: Tensor) -> Tensor:
@@ -135,9 +136,9 @@ class Link(NamedTuple):
         factor = product.factor(h)
         return cls(product, factor, h, product.product(product, h, factor))
 
-    def gradient(self, dy: Tensor, last: int) -> Tensor:
-        """At the last so many of h, from dy at theirs of y."""
-        return self.product.gradient(dy, self.h[-last:], self.factor)
+    def gradient(self, dy: Tensor) -> Tensor:
+        """At the last of h, from dy at theirs of y."""
+        return self.product.gradient(dy, self.h[-len(dy) :], self.factor)
 
 
 class Conditioned(Convolution):

@@ -230,8 +230,9 @@ def judge(
     """
     d = model.discriminator
     learns = any(tensor is x_tilde for tensor in made)
+    assert not learns or made[0] is x_tilde
     links: list[Link] = []
-    h = d.features(torch.cat([x, x_tilde]), seeds, statistics, links)
+    h = d.features(torch.cat([x, x_tilde]), seeds, statistics, links if learns else None)
     logits = d.head(h, z_joint, seeds, e_joint)
     if y is None:
         loss = adversarial_loss(logits.detach(), scale=scale, backend=model.kernels.adversarial_loss)
@@ -242,12 +243,12 @@ def judge(
     theta_d = model.discriminator_parameters()
     if route != "split":
         links = links if route == "two" else links[:1]  # L_d's own backward has the others' y's gradients
-        ways = [links[-1].y, *made[1:]] if learns else made
+        inputs = [links[-1].y, *made[1:]] if learns else made
         if route == "two":
             grads_d = _gradients([logits], theta_d, [loss.seed_d], retain_graph=True)
-            grads_made = _gradients([logits], ways, [loss.seed_g])
+            grads_made = _gradients([logits], inputs, [loss.seed_g])
         else:
-            gradients = _gradients([logits], [*theta_d, *ways], [loss.seed_d])
+            gradients = _gradients([logits], [*theta_d, *inputs], [loss.seed_d])
             grads_d, grads_made = gradients[: len(theta_d)], gradients[len(theta_d) :]
         if learns:
             grads_made[0] = _down(links, grads_made[0], x_tilde)
@@ -268,11 +269,13 @@ def _down(links: Sequence[Link], gradient: Tensor, x_tilde: Tensor) -> Tensor:
     """x_tilde's gradient from that at the last link's y: image by image, so of the made pairs alone.
 
     Autograd would take the gradients of these products for all pairs: half of celeba's largest convolution for nobody.
+    What stands between two of them is still taken of all, the others' share being zeros: to leave that out as well
+    took as many bytes and two kernels more.
     """
     made = len(x_tilde)
     sources = [x_tilde, *(link.y for link in links[:-1])]
     for link, source in zip(reversed(links), reversed(sources), strict=True):
-        gradient = link.gradient(gradient[-made:], made)
+        gradient = link.gradient(gradient[-made:])
         (gradient,) = _gradients([link.h[-made:]], [source], [gradient])
     return gradient
 

@@ -69,7 +69,7 @@ def reference(
     y = torch.where(second != second, second, torch.where(second > first, second, first)).permute(0, 3, 1, 2)
     if not before and keep is not None:
         y = philox.drop(y, keep, threshold)
-    return y.to(x.dtype)
+    return maps.cast(y, x.dtype)
 
 
 def reference_code(
@@ -115,6 +115,7 @@ class _Coded(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         (code,) = ctx.saved_tensors
+        # As `reference_backward`, but as one expression of each element of dx, which fuses with what goes before.
         g = maps.widened(dy) * philox.kept_scale(ctx.threshold)
         g, code = (t.permute(0, 2, 3, 1)[..., None].expand(-1, -1, -1, -1, 2).flatten(-2) for t in (g, code))
         kept = 2 + torch.arange(code.shape[-1], device=code.device) % 2  # the code of a first channel's win, a second's
@@ -393,6 +394,6 @@ def maxout(
     if backend == "triton":
         return forward_op(x, bias, threshold, before, seeds, slot, halves)[0]
     keep = _keep(backend, x, threshold, before, seeds, slot)
-    if launch.runs_kernels(x) and torch.compiler.is_compiling() and not halves:
+    if launch.runs_kernels(x) and torch.compiler.is_compiling() and not halves:  # for a GPU
         return coded(x, bias, keep, threshold, before)
     return reference(x, bias, keep, threshold, before, halves)

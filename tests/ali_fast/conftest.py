@@ -3,6 +3,7 @@
 The helpers beside this file (in_float64, forked, digits_run) are importable by name.
 """
 
+import dataclasses
 import signal
 import sys
 from pathlib import Path
@@ -53,8 +54,12 @@ SMALL = {
 }
 
 
-def small_model(name: str, dtype: torch.dtype = torch.float64, kernels: str = "eager", objective="ali", **more) -> ALI:
-    model = ALI(SMALL[name], resolve(kernels, "cpu"), objective, **more)
+def small_model(
+    name: str, dtype: torch.dtype = torch.float64, kernels: str = "eager", objective="ali", d_x=None, **more
+) -> ALI:
+    """d_x: D(x) of other rows."""
+    architecture = SMALL[name] if d_x is None else dataclasses.replace(SMALL[name], discriminator_x=d_x)
+    model = ALI(architecture, resolve(kernels, "cpu"), objective, **more)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():

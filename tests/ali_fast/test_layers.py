@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ali_fast import capture
-from ali_fast.arch import Row, layout
+from ali_fast import capture, im2col
+from ali_fast.arch import Row, conv, conv_bn, layout, maxout
 from ali_fast.layers import BATCH_NORM_EPS, Convolution, Normalized, takes_halves
 
 CASES = [
@@ -64,22 +64,36 @@ def test_a_frozen_norm_rounds_its_result_alone(make_small, dtype):
     torch.testing.assert_close(found.double(), expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-5)
 
 
+# D(x) of other forms than the small networks': up to the first batch norm or, where there is none, to the end.
+D_X = {
+    "patches": (conv(1, 1, 64), maxout(4, 2, 128, 0.2), conv(2, 1, 16), conv_bn(2, 1, 10), conv_bn(1, 1, 9)),
+    "norm first": (conv_bn(3, 1, 6), conv(3, 1, 7), conv(4, 1, 8)),
+    "full extent": (conv_bn(8, 1, 12),),
+    "one pixel": (conv(1, 1, 6), maxout(8, 1, 10, 0.2), maxout(1, 1, 8, 0.2)),
+}
+LINKS = {"maxout": 3, "norm": 2, "patches": 4, "norm first": 1, "full extent": 1, "one pixel": 3}
+
+
 @pytest.mark.parametrize("compiled", [False, True])
-def test_some_images_gradient_is_autograds(make_small, kind, compiled):
+@pytest.mark.parametrize("form", LINKS)
+def test_some_images_gradient_is_autograds(make_small, form, compiled, monkeypatch):
     """Of each product up to the first batch norm, of the last two of six images."""
-    d = make_small(kind).discriminator
+    monkeypatch.setattr(im2col, "pays", lambda device, channels, k, stride, size: channels == 64)
+    d = make_small(form if form not in D_X else "maxout", d_x=D_X.get(form)).discriminator
     images, seeds = draw_images(d, 6).requires_grad_(), torch.arange(100)
 
     def pairs():
         links = []
         d.features(images, seeds, [], links)
+        yield torch.tensor([link.factor.dim() for link in links])
         for link in links:
             dy = torch.cos(link.y.detach())
-            yield link.gradient(dy[4:], last=2)
+            yield link.gradient(dy[4:])
             yield torch.autograd.grad([link.y], [link.h], [dy], retain_graph=True)[0][4:]
 
-    found = capture.compiled(lambda: tuple(pairs()), images.device)() if compiled else tuple(pairs())
-    assert len(found) == 2 * {"maxout": 3, "norm": 2}[kind]
+    dims, *found = capture.compiled(lambda: tuple(pairs()), images.device)() if compiled else tuple(pairs())
+    assert dims.tolist() == ([4, 2, 2, 4] if form == "patches" else [4] * LINKS[form])
+    assert len(found) == 2 * LINKS[form]
     for ours, autograds in zip(found[::2], found[1::2], strict=True):
         assert (ours - autograds).norm() < 1e-12 * autograds.norm()
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch._library.triton import get_triton_kernels_for_op
 from torch.library import opcheck
 
+from ali_fast import capture
 from csrc_triton import launch, philox
 from csrc_triton.maxout import backward_op, coded, forward_op, maxout, reference
 
@@ -22,22 +23,62 @@ def _gradients(y, x, bias, dy):
     return torch.autograd.grad(y, inputs, dy)
 
 
-@pytest.mark.parametrize("kind", ["tied", "untied", None])
-@pytest.mark.parametrize(("p", "before"), [(0.0, False), (0.5, False), (0.2, True)])
-def test_a_byte_an_output_is_enough_for_the_gradients(p, before, kind):
-    """Of what Inductor compiles for a GPU, against autograd through the reference; ties and a NaN included."""
-    x, bias, dy = random_data((3, 20, 5, 7), kind, torch.float64, "cpu")
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(launch, "runs_kernels", lambda x: True)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-14), (torch.float32, 1e-6), (torch.bfloat16, 8e-3)])
+@pytest.mark.parametrize(
+    ("p", "order", "kind"), [(0.0, "after", None), (0.5, "after", "tied"), (0.2, "before", "untied")]
+)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_byte_an_output_is_enough_for_the_gradients(compiled, p, order, kind, dtype, bound):
+    """Of what Inductor compiles for a GPU, against autograd in float64; ties included.
+
+    torch 2.11 compiled them as zeros where the forward ended in a cast to the dtype that it had.
+    """
+    x, bias, dy = random_data((3, 20, 5, 7), kind, dtype, "cpu")
+    x = x.detach()
     x[0, 4:6] = 0.5
+    if bias is not None:
+        bias = bias.detach().to(torch.promote_types(dtype, torch.float32))
+        bias = bias.index_fill(0, torch.tensor([4, 5]), 0.0).requires_grad_()
+    x, seeds = x.requires_grad_(), some_seeds("cpu")
+    more = {"dropout": p, "order": order, "slot": SLOT}
+    keep = philox.keep_mask("eager", x if order == "before" else x[:, ::2], philox.dropout_threshold(p), seeds, SLOT)
+
+    def step():
+        y = coded(x, bias, keep, philox.dropout_threshold(p), order == "before")
+        return y.detach(), *_gradients(y, x, bias, dy)
+
+    exact = [t if t is None else t.detach().double().requires_grad_() for t in (x, bias)]
+    y = maxout(*exact, seeds=seeds, backend="eager", **more)
+    expected = [y.detach(), *_gradients(y, *exact, dy.double())]
+    for ours, theirs in zip((capture.compiled(step, x.device) if compiled else step)(), expected, strict=True):
+        assert (ours.double() - theirs).norm() < bound * theirs.norm()
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_a_nan_wins_by_a_byte_an_output_too():
+    x, bias, dy = random_data((3, 20, 5, 7), "tied", torch.float64, "cpu")
+    x, bias = x.detach(), bias.detach().requires_grad_()
     x[1, 3, 2, 2] = torch.nan
-    bias = bias if bias is None else bias.index_fill(0, torch.tensor([4, 5]), 0.0).requires_grad_()
-    threshold = philox.dropout_threshold(p)
-    shape = (3, 20 if before else 10, 5, 7)
-    keep = philox.channel_keep(some_seeds("cpu"), SLOT, threshold, shape) if threshold else None
     results = []
     for function in (coded, reference):
-        y = function(x.requires_grad_(), bias, keep, threshold, before)
+        y = function(x.requires_grad_(), bias, None, 0, False)
         results.append((y, *_gradients(y, x, bias, dy)))
     torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12, equal_nan=True)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
+def test_what_is_compiled_for_a_gpu_takes_a_byte_an_output(backend, monkeypatch):
+    monkeypatch.setattr("csrc_triton.maxout.coded", lambda x, *rest: 2 * reference(x, *rest))
+    x, bias, _ = random_data((3, 20, 5, 7), "tied", torch.float32, "cpu")
+    function = partial(maxout, backend=backend)
+    assert torch.equal(torch.compile(function, backend="eager", fullgraph=True)(x, bias), 2 * function(x, bias))
 
 
 @pytest.mark.parametrize("backend", ["eager", "triton"])
