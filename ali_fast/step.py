@@ -27,8 +27,8 @@ def turn_options(model: ALI, device: torch.device) -> Mapping[str, Any]:
 
     Batch norm's gradient behind dropout is cheaper computed again in both of the kernels that read it: on an H100 2.5 %
     of svhn's step, 7.5 of imagenet64's. Where D has no batch norm that cost more than it saved, 11 % of cifar10's, when
-    maxout's gradient read its whole input.
-    And the rounds of Philox in torch's own operations, computed again for whatever reads them, would double ten times.
+    maxout's gradient still read its whole input. And the rounds of Philox in torch's own operations, computed again for
+    whatever reads them, would double ten times.
     """
     if device.type != "cuda":
         return {}
