@@ -75,7 +75,10 @@ def build_step(
     world.broadcast(model.to(where))
     captured = config.cuda_graphs and where.type == "cuda"
     # Without a graph the host, which has more to launch, would be late; several processes average all gradients first.
-    overlap = captured and compiles and world.size == 1 and decide.overlaps(config.overlap, where)[0]
+    can_overlap = captured and compiles and world.size == 1
+    if config.overlap == "yes" and not can_overlap:
+        raise InputError("--overlap yes: needs a GPU, --compile, --cuda-graphs and a single process; leave it at auto")
+    overlap = can_overlap and decide.overlaps(config.overlap, where)[0]
     return Step(
         model,
         learning_rate=config.learning_rate,

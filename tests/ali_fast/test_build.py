@@ -17,6 +17,7 @@ from ali_fast.data.loader import BetonLoader, first_samples
 from ali_fast.data.order import Order
 from ali_fast.data.schema import beton_path
 from ali_fast.data.source import Source
+from ali_fast.errors import InputError
 from ali_fast.evaluate.subject import Subject
 from ali_fast.kernels import resolve
 from ali_fast.layers import Normalized
@@ -48,6 +49,11 @@ def test_a_step_is_what_was_asked_for(built):
     assert (float(step.adam.learning_rate), step.adam.betas, step.ema) == (3e-3, (0.5, 0.999), 0.9)
     assert not step.model.deterministic
     assert built(encoder="deterministic").model.deterministic
+
+
+def test_an_overlap_that_cannot_be_is_not_passed_over(built):
+    with pytest.raises(InputError, match="--overlap yes: needs a GPU, "):
+        built(overlap="yes")
 
 
 def test_weights_and_noise_are_the_seeds_alone(built):
