@@ -1,7 +1,7 @@
 """Maxout, bias and dropout in PyTorch's own operations: what csrc_triton.maxout's kernels are held to.
 
-`reference` is differentiated by autograd; `coded` has its values and a gradient that reads less, for Inductor's GPU code;
-`reference_code` and `reference_backward` are what the kernels keep and make of it.
+`reference` is differentiated by autograd; `coded` has its values and a gradient that reads less, for Inductor's GPU
+code; `reference_code` and `reference_backward` are what the kernels keep and make of it.
 """
 
 from typing import Any
